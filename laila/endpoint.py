@@ -1,0 +1,521 @@
+"""Communication: a node's listeners, dialers and links, and the peers that they lead to.
+
+Link events come in the thread that reads that link; decisions about peers are made under the table's lock, sends and
+closes happen after it. Two live links between the same two nodes (both dialed at once) are settled without talking:
+the one that the node with the lower id dialed stays, the other is retired once nothing is under way on it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from .access import AccessRules
+from .buffers import private
+from .codec import Buffer
+from .dialer import Dialer
+from .errors import (
+    AuthenticationFailed,
+    BadConfig,
+    Busy,
+    Closed,
+    DuplicateNode,
+    LailaError,
+    PeerLost,
+    ProtocolError,
+    SelfPeer,
+    UnknownPeer,
+    VersionMismatch,
+)
+from .events import Events
+from .futures import Future
+from .lanes import Lanes
+from .limits import Limits
+from .proxies import LinkInfo, Peer, PeerTable
+from .router import Router
+from .secret import check_secret
+from .serving import Asker, Server
+from .stats import Stats
+from .transport.budget import Budget
+from .transport.identity import Identity
+from .transport.link import Link, State
+from .transport.reactor import Reactor
+from .transport.tcp import ContextCache, DefaultTCPIPProtocol, Listener, check_port, resolve
+from .verbs import CallFuture
+from .version import VERSION
+from .wire import session as wire
+from .wire.messages import VERSION_FIRST, VERSION_LAST, Hello, Op, pack, pack_call, unpack_call
+
+_DUPLICATE_GRACE = 5.0
+
+
+class Communication:
+    """One node's side of all its links. `laila.communication` is the one of the active policy."""
+
+    def __init__(
+        self, identity: Identity, name: str, memory: Router, limits: Limits, lanes: Callable[[], Lanes]
+    ) -> None:
+        self.identity = identity
+        self.name = name
+        self.limits = limits
+        self.access = AccessRules()
+        self.stats = Stats()
+        self.events = Events()
+        self.peers = PeerTable()
+        self.instance = secrets.token_hex(8)
+        self._memory = memory
+        self._lanes = lanes
+        self._budget = Budget(limits.body_budget)
+        self._reactor: Reactor | None = None
+        self._server: Server | None = None
+        self._resolver: ThreadPoolExecutor | None = None
+        self._starting = threading.Lock()
+        self._listeners: dict[DefaultTCPIPProtocol, Listener] = {}
+        self._dialers: list[Dialer] = []
+        self._links: dict[Link, Dialer | Listener | None] = {}
+        self._closed = False
+
+    # ---- for users ----
+
+    @property
+    def connections(self) -> list[DefaultTCPIPProtocol]:
+        """What this node listens on."""
+        return list(self._listeners)
+
+    def add_connection(self, protocol: DefaultTCPIPProtocol) -> DefaultTCPIPProtocol:
+        """Listen. Afterwards `protocol.port` is the bound port.
+
+        Raises: BadConfig when the address cannot be bound, Unreachable when its name does not resolve.
+        """
+        if protocol in self._listeners:
+            raise BadConfig(f"{protocol!r} was added already")
+        self._listeners[protocol] = Listener(protocol, self.identity, self.reactor, self._accepted)
+        return protocol
+
+    def remove_connection(self, protocol: DefaultTCPIPProtocol) -> None:
+        """Listen there no more, and part from the peers that came in that way. Raises UnknownPeer."""
+        listener = self._listeners.pop(protocol, None)
+        if listener is None:
+            raise BadConfig(f"{protocol!r} was not added here")
+        self._run(listener.close)
+        for link, source in list(self._links.items()):
+            if source is listener:
+                self._part(link)
+
+    def add_tcpip_peer(self, host: str, port: int, secret: str, *, timeout: float | None = None) -> str:
+        """Peer with the node that listens there; its id. Both sides list each other when this returns.
+
+        The link is kept: when it is lost it is dialed again until `remove_peer`.
+        Raises: Unreachable, AuthenticationFailed, VersionMismatch, SelfPeer, DuplicateNode, DeadlineExceeded.
+        """
+        first = Future(f"peering with {host}:{port}")
+        dialer = self._dial(host, port, secret, (), first)
+        try:
+            first.finish(timeout if timeout is not None else self.limits.connect_timeout + 2)
+        except BaseException:
+            self.forget_dialer(dialer)
+            raise
+        peer_id: str = first.data
+        return peer_id
+
+    def maintain(self, host: str, port: int, secret: str, *, also_accept: Sequence[str] = ()) -> Dialer:
+        """Peer with that node whenever it is there: dials in the background, for as long as it takes."""
+        return self._dial(host, port, secret, also_accept, None)
+
+    def remove_peer(self, peer_id: str) -> None:
+        """Part from a peer and dial it no more. Raises UnknownPeer."""
+        peer = self.peers[peer_id]
+        for dialer in [one for one in self._dialers if one.peer_id == peer_id]:
+            self.forget_dialer(dialer)
+        self.peers.remove(peer_id)
+        if peer.link is not None:
+            self._part(peer.link)
+
+    def links(self) -> list[LinkInfo]:
+        """How things stand with every known peer."""
+        return [peer.info() for peer in list(self.peers.values())]
+
+    @property
+    def dialers(self) -> list[Dialer]:
+        return list(self._dialers)
+
+    @property
+    def live_links(self) -> list[Link]:
+        """Every connection, also those that have not shaken hands."""
+        return list(self._links)
+
+    def stop(self, grace: float = 0.0) -> None:
+        """End everything: listeners and dialers at once, links after `grace` seconds for what is under way."""
+        self._closed = True
+        if self._reactor is None:
+            return
+        for dialer in self.dialers:
+            self.forget_dialer(dialer)
+        for listener in self._listeners.values():
+            self._run(listener.close)
+        self._listeners.clear()
+        for link in list(self._links):
+            link.retire("closing", "this node is stopping")
+        end = time.monotonic() + grace
+        while time.monotonic() < end and any(not link.idle for link in list(self._links)):
+            time.sleep(0.01)
+        for link in list(self._links):
+            self._part(link, announced=True)
+        if self._resolver is not None:
+            self._resolver.shutdown(wait=False, cancel_futures=True)
+        self._reactor.close()
+        for peer_id in list(self.peers):
+            self.peers.remove(peer_id)
+
+    # ---- for dialers and proxies ----
+
+    @property
+    def reactor(self) -> Reactor:
+        """The I/O thread; started by the first who needs it."""
+        with self._starting:
+            if self._closed:
+                raise Closed("this node was closed; make another policy")
+            if self._reactor is None:
+                self._reactor = Reactor(
+                    f"laila-io-{self.name}", spin=self.limits.spin, failed=self.events.crashed
+                )
+                self._server = Server(self._memory, self.access, self.limits, self.stats, self._lanes)
+                self._reactor.call_later(self.limits.ping_interval / 4, self._tick)
+            return self._reactor
+
+    def is_connected(self, peer_id: str) -> bool:
+        peer = dict(self.peers).get(peer_id)
+        return peer is not None and peer.connected
+
+    def forget_dialer(self, dialer: Dialer) -> None:
+        dialer.close()
+        if dialer in self._dialers:
+            self._dialers.remove(dialer)
+
+    def dial_failed(self, dialer: Dialer, error: LailaError) -> None:
+        self.events.dial_failed(dialer.address, error)
+
+    def dialed(self, sock: socket.socket, address: str, context: ContextCache, dialer: Dialer) -> Link:
+        return self._add_link(sock, address, context, dialer)
+
+    def resolve(
+        self, host: str, port: int, done: Callable[[Any], None], failed: Callable[[LailaError], None]
+    ) -> None:
+        """Ask the name server in another thread, answer in the I/O thread."""
+        if self._resolver is None:
+            self._resolver = ThreadPoolExecutor(4, thread_name_prefix=f"laila-dns-{self.name}")
+
+        def work() -> None:
+            try:
+                addresses = resolve(host, port)
+            except LailaError as error:
+                problem = error
+                self.reactor.call_soon(lambda: failed(problem))
+            else:
+                self.reactor.call_soon(lambda: done(addresses))
+
+        self._resolver.submit(work)
+
+    def persisting(self, future: CallFuture) -> Persisting:
+        """An answer that is kept in this node's default pool before the future ends."""
+        return Persisting(future, self._memory, self._lanes())
+
+    # ---- links' owner ----
+
+    def authenticated(self, link: Link) -> None:
+        source = self._links.get(link)
+        allow = source.protocol.allow if isinstance(source, Listener) else None
+        if allow is not None and link.peer_id not in allow:
+            raise AuthenticationFailed(
+                f"node {link.peer_id} is not on the list of nodes that are let in here"
+            )
+
+    def greeted(self, link: Link, hello: Hello) -> None:
+        """Admit the other side and list it. Raises LinkError."""
+        if hello.first > VERSION_LAST or hello.last < VERSION_FIRST:
+            raise VersionMismatch(
+                f"{self.name or 'this node'} speaks protocol versions {VERSION_FIRST} to {VERSION_LAST}, "
+                f"{hello.name or link.address} speaks {hello.first} to {hello.last}; upgrade the older one"
+            )
+        if hello.node_id != link.peer_id:
+            raise ProtocolError(
+                f"{link.address} says it is node {hello.node_id}, but proved to be {link.peer_id}"
+            )
+        if hello.node_id == self.identity.node_id:
+            raise SelfPeer(f"{link.address} is this very node; remove it from the list of peers")
+        with self.peers.lock:
+            peer = self.peers.add(hello.node_id, lambda: Peer(self, hello.node_id))
+            old = peer.link
+            if old is not None and old.state is State.OPEN and peer.instance != hello.instance:
+                if time.monotonic() - old.last_contact < self.limits.ping_interval:
+                    raise DuplicateNode(
+                        f"two nodes use the identity {hello.node_id} ({old.address} and {link.address}): "
+                        "give each its own state directory"
+                    )
+                peer.link = None
+            else:
+                old = None
+            peer.name, peer.instance = hello.name, hello.instance
+            peer.listen, peer.software = hello.listen, hello.software
+        if old is not None:
+            old.fail(PeerLost(f"{old.where()} was started anew"), "replaced")
+
+    def opened(self, link: Link) -> None:
+        loser: Link | None = None
+        with self.peers.lock:
+            hello = link.peer
+            assert hello is not None
+            peer = self.peers.add(hello.node_id, lambda: Peer(self, hello.node_id))
+            peer.name, peer.instance = hello.name, hello.instance
+            old = peer.link
+            if old is None or old.state is not State.OPEN or self._beats(link, old):
+                peer.link = peer.last_link = link
+                peer.address = link.address
+                peer.lost_at = None
+                loser = old if old is not None and old.state is State.OPEN else None
+            else:
+                loser = link
+        self.stats.links_opened += 1
+        source = self._links.get(link)
+        if isinstance(source, Dialer):
+            source.opened(link)
+        if loser is not None:
+            loser.retire("duplicate", "the two nodes have another link")
+        else:
+            self.events.link_up(peer.info())
+
+    def _beats(self, new: Link, old: Link) -> bool:
+        if new.dialed == old.dialed:
+            return True  # dialed twice by the same side: the newer one
+        mine = self.identity.node_id < new.peer_id
+        return new.dialed == mine
+
+    def may_part(self, link: Link) -> bool:
+        peer = dict(self.peers).get(link.peer_id)
+        if peer is None or peer.link is not link or link.error is None:
+            return True
+        # Told that another link exists: it may not have come up on this side yet.
+        duplicate = link.retired_as == "duplicate"
+        return not duplicate or time.monotonic() - link.retired_at > _DUPLICATE_GRACE
+
+    def lost(self, link: Link, error: LailaError) -> None:
+        source = self._links.pop(link, None)
+        self.stats.bytes_in += link.bytes_in
+        self.stats.bytes_out += link.bytes_out
+        shaken = link.peer is not None
+        if not shaken:
+            if not link.dialed:
+                self.stats.refused[link.reason] += 1
+                self.events.refused(link.address, link.reason, error)
+        else:
+            self.stats.links_lost += 1
+            self._peer_lost(link, error)
+        if isinstance(source, Dialer) and not self._closed:
+            self.reactor.call_soon(lambda: source.lost(error, shaken=shaken))
+
+    def _peer_lost(self, link: Link, error: LailaError) -> None:
+        with self.peers.lock:
+            peer = dict(self.peers).get(link.peer_id)
+            if peer is None or peer.link is not link:
+                return
+            peer.link = None
+            peer.lost_at = time.monotonic()
+            kept = any(one.peer_id == link.peer_id for one in self._dialers)
+            if link.reason == "goodbye" and not kept:
+                self.peers.remove(link.peer_id)
+        self.events.link_lost(peer.info(), error)
+        if not self._closed:
+            for dialer in self.dialers:
+                if dialer.peer_id == link.peer_id:
+                    self.reactor.call_soon(dialer.peer_lost)
+
+    def cancelled(self, link: Link, request_id: int) -> None:
+        """What runs goes on; its answer is dropped by the session."""
+
+    def requested(self, link: Link, request: wire.Request) -> None:
+        assert self._server is not None
+        assert link.peer is not None
+        call = unpack_call(request.envelope)
+        request_id = request.request_id
+        origin = None
+        if call.route is not None:
+            if call.route[0] == "to":
+                self._relay(link, request, call.route[1], call)
+                return
+            if call.route[0] != "from" or len(call.route) != 3:
+                raise ProtocolError("the other side sent a route that cannot be read")
+            origin = (call.route[1], call.route[2])
+        if call.op is Op.PEERS:
+            link.reply(request_id, pack([info.as_dict() for info in self.links()]))
+            return
+        inside = threading.get_ident()
+
+        def answered(envelope: bytes, buffers: Sequence[Buffer]) -> None:
+            link.reply(request_id, envelope, buffers, flush=threading.get_ident() != inside)
+
+        def failed(error: BaseException) -> None:
+            link.reply_error(request_id, error, flush=threading.get_ident() != inside)
+
+        self._server.serve(
+            call, request.buffers, Asker(link.peer_id, link.peer.name, origin), answered, failed
+        )
+
+    # ---- inside ----
+
+    def _relay(self, link: Link, request: wire.Request, target: str, call: Any) -> None:
+        """Pass a request on to a peer, its buffers untouched, and the answer back."""
+        assert link.peer is not None
+        relay = Relay(link, request.request_id)
+        try:
+            peer = self.peers.named(target)
+            onward = peer.link
+            if onward is None:
+                raise PeerLost(
+                    f"{peer.name or target} is not connected to {self.name or 'the relay'}", executed="no"
+                )
+            if onward is link:
+                raise UnknownPeer(f"{target!r} is the one who asks; relaying leads to other nodes")
+            envelope = pack_call(call.op, call.pool, call.arguments, ["from", link.peer_id, link.peer.name])
+            onward.submit(
+                envelope,
+                request.buffers,
+                relay,
+                f"relayed {call.op.name.lower()}",
+                self.limits.request_timeout,
+            )
+        except LailaError as error:
+            link.reply_error(request.request_id, error)
+
+    def _dial(self, host: str, port: int, secret: str, also: Sequence[str], first: Future | None) -> Dialer:
+        check_port(port)
+        context = ContextCache(self.identity, check_secret(secret), tuple(also), server=False)
+        dialer = Dialer(self, host, port, context, first=first)
+        self._dialers.append(dialer)
+        return dialer
+
+    def _accepted(self, sock: socket.socket, address: str, listener: Listener) -> None:
+        waiting = [link for link in self._links if not link.dialed and link.state is not State.OPEN]
+        if len(waiting) >= self.limits.max_unauthenticated:
+            error = Busy(
+                f"more than {self.limits.max_unauthenticated} connections have not proved the secret"
+            )
+            waiting[0].fail(error, "crowded")
+        if len(self._links) >= self.limits.max_links:
+            self.stats.refused["max_links"] += 1
+            sock.close()
+            return
+        self._add_link(sock, address, listener.context, listener)
+
+    def _add_link(
+        self, sock: socket.socket, address: str, context: ContextCache, source: Dialer | Listener
+    ) -> Link:
+        link = Link(
+            sock,
+            address,
+            context=context,
+            dialed=isinstance(source, Dialer),
+            hello=self._hello(),
+            owner=self,
+            reactor=self.reactor,
+            limits=self.limits,
+            budget=self._budget,
+        )
+        self._links[link] = source
+        return link
+
+    def _hello(self) -> Hello:
+        listen = next((protocol.advertise for protocol in self._listeners), "")
+        return Hello(
+            node_id=self.identity.node_id,
+            name=self.name,
+            instance=self.instance,
+            listen=listen,
+            software=f"laila {VERSION}",
+            max_requests=self.limits.max_requests,
+            max_body=self.limits.max_body,
+        )
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for link in list(self._links):
+            link.tick(now)
+        with self.peers.lock:
+            for peer in list(self.peers.values()):
+                kept = any(one.peer_id == peer.global_id for one in self._dialers)
+                if peer.lost_at is not None and not kept and now - peer.lost_at > self.limits.linger:
+                    self.peers.remove(peer.global_id)
+        if not self._closed:
+            self.reactor.call_later(self.limits.ping_interval / 4, self._tick)
+
+    def _part(self, link: Link, *, announced: bool = False) -> None:
+        if not announced:
+            link.retire("closing", "this node parts from its peer")
+        link.fail(PeerLost(f"the link to {link.where()} was closed here"), "goodbye")
+
+    def _run(self, call: Callable[[], object]) -> None:
+        """Run in the I/O thread and wait for it."""
+        reactor = self.reactor if not self._closed else self._reactor
+        assert reactor is not None
+        if reactor.inside:
+            call()
+            return
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                call()
+            finally:
+                done.set()
+
+        reactor.call_soon(work)
+        done.wait(5.0)
+
+
+class Relay:
+    """Passes an answer back to whoever asked."""
+
+    __slots__ = ("_link", "_request_id")
+
+    def __init__(self, link: Link, request_id: int) -> None:
+        self._link = link
+        self._request_id = request_id
+
+    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
+        self._link.reply(self._request_id, envelope, buffers, flush=True)
+
+    def failed(self, error: LailaError) -> None:
+        self._link.reply_error(self._request_id, error, flush=True)
+
+
+class Persisting:
+    """Stores what was remembered before the future ends."""
+
+    __slots__ = ("_future", "_lanes", "_memory")
+
+    def __init__(self, future: CallFuture, memory: Router, lanes: Lanes) -> None:
+        self._future = future
+        self._memory = memory
+        self._lanes = lanes
+
+    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
+        future = self._future
+
+        def work() -> None:
+            try:
+                records = future.read(envelope, buffers)
+                self._memory.alpha_pool.put_many(
+                    [(key, private(record)) for key, record in zip(future.ids, records, strict=True)]
+                )
+                future.resolve(records)
+            except LailaError as error:
+                future.reject(error)
+
+        self._lanes.submit(work)
+
+    def failed(self, error: LailaError) -> None:
+        self._future.reject(error)

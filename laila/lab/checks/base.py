@@ -1,0 +1,163 @@
+"""What a step of a check works with: the stage (nodes, clients, eyes, history) and the ways in which it can
+end.
+
+A step returns what it saw, in a sentence with numbers. It raises CheckFailed when the nodes did something
+wrong; any other error means that nothing could be judged. Every operation goes through `Stage.op`, so it is
+in the history.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_futures
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from laila.errors import LabError
+from laila.lab.drivers.base import Driver, NodeState
+from laila.lab.history import History
+from laila.lab.progress import Progress
+from laila.lab.remote import Outcome, RemoteClient
+from laila.lab.topology import Topology
+from laila.lab.watch import Watch
+
+
+class CheckFailed(Exception):
+    """The nodes did something that they must never do. `evidence` is one line for each finding."""
+
+    def __init__(self, message: str, evidence: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.evidence = tuple(evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much a check does. Sizes are bytes, times seconds."""
+
+    small: int = 20
+    array_bytes: int = 64 << 20
+    workers: int = 4
+    load_for: float = 2.0
+    """How long the load runs undisturbed before a node is killed, and again after it is back."""
+    least_writes: int = 50
+    """Durable writes that must have been acknowledged before the kill; with fewer there is no verdict."""
+    least_after: int = 20
+    ready_within: float = 60.0
+    heal_within: float = 30.0
+    op_timeout: float = 10.0
+    array_timeout: float = 60.0
+    stranger_stays: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the table. After a vital one fails, the others are skipped."""
+
+    key: str
+    title: str
+    run: Callable[[Stage], str]
+    vital: bool = False
+
+
+class Stage:
+    """Everything that one check has."""
+
+    def __init__(
+        self, driver: Driver, history: History, progress: Progress, *, seed: int, effort: Effort | None = None
+    ) -> None:
+        self.driver = driver
+        self.topology: Topology = driver.topology
+        self.history = history
+        self.progress = progress
+        self.effort = effort or Effort()
+        self.random = random.Random(seed)  # noqa: S311  repeatable on purpose
+        self.watch = Watch(self.topology.names, history)
+        self.clients: dict[str, RemoteClient] = {}
+        self.step = ""
+        self.facts: dict[str, Any] = {}
+        """What one step leaves for later ones and for the report."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.topology.names
+
+    def tell(self, text: str) -> None:
+        self.progress.tell(self.step, text)
+
+    def op(
+        self, client: str, op: str, *, at: str = "", timeout: float = 0.0, phase: str = "", **words: Any
+    ) -> Outcome:
+        """One operation by the client beside `client` on the memory of node `at` (empty: its own)."""
+        target = {"at": at} if at and at != client else {}
+        outcome = self.clients[client].call(op, timeout=timeout or self.effort.op_timeout, **target, **words)
+        brief = {key: words[key] for key in ("pool",) if key in words}
+        count = len(words.get("ids") or words.get("entries") or ())
+        self.history.op(
+            op, outcome, client=client, at=at or client, phase=phase or self.step, count=count, **brief
+        )
+        return outcome
+
+    def must(
+        self, client: str, op: str, *, at: str = "", timeout: float = 0.0, **words: Any
+    ) -> dict[str, Any]:
+        """The result of an operation that the nodes have no excuse to fail."""
+        outcome = self.op(client, op, at=at, timeout=timeout, **words)
+        if not outcome.ok:
+            self.fail(f"{op} by {client} on {at or client} failed: {outcome}")
+        return outcome.result
+
+    def fail(self, message: str, evidence: Sequence[str] = ()) -> NoReturn:
+        raise CheckFailed(message, evidence)
+
+    def join(self, name: str) -> RemoteClient:
+        """A client beside a node that was just started, once it is connected. Raises LabError with the
+        node's last words.
+        """
+        client = RemoteClient(self.driver, name, wait=self.effort.ready_within)
+        answers: list[Outcome] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(client.call("hello", timeout=self.effort.ready_within + 5)),
+            daemon=True,
+        )
+        asking.start()
+        while asking.is_alive():
+            asking.join(0.25)
+            if asking.is_alive() and self.driver.state(name) is not NodeState.RUNNING:
+                client.close(0.1)
+                raise LabError(f"{name} ended right after its start: {self.last_words(name)}")
+        if not answers or not answers[0].ok:
+            complaint = client.complaints() or f" ({answers[0]})"
+            client.close(0.1)
+            words = self.last_words(name)
+            raise LabError(f"the client beside {name} did not get through{complaint}; {name} says: {words}")
+        self.clients[name] = client
+        return client
+
+    def leave(self, name: str) -> None:
+        """End the client beside a node."""
+        self.watch.unfollow(name)
+        if (client := self.clients.pop(name, None)) is not None:
+            client.close()
+
+    def last_words(self, name: str) -> str:
+        lines = self.driver.logs(name).decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "nothing"
+
+    def each(self, work: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+        """Do it for all of them side by side; the first error is raised after all have ended."""
+        pool = ThreadPoolExecutor(max_workers=len(names))
+        try:
+            futures = [pool.submit(work, name) for name in names]
+            wait_for_futures(futures)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must not wait for slow nodes
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """End clients and eyes; nodes stay."""
+        for name in list(self.clients):
+            self.leave(name)
+        self.watch.close()

@@ -1,0 +1,272 @@
+"""What every driver can do with nodes, whatever they are made of.
+
+A driver owns one run: everything that it makes carries the run's id, and `remove` takes away exactly that.
+Nodes are named by the topology; a node that is killed and started again keeps its state. What a driver
+cannot do is said by `capabilities`, as data, before anybody asks for it. All waiting is bounded, and says
+on what it waited.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from laila.errors import DeadlineExceeded, LabError
+from laila.lab.registry import Run
+from laila.lab.topology import NodeSpec, Topology
+
+PEER_PORT = 7400
+STATUS_PORT = 7480
+MAX_LINE = 1 << 20
+"""Bytes of one line that a program beside a node may print."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver's nodes have of their own, and what can be done to them."""
+
+    own_network: bool
+    """Each node has its own network address; nobody outside the run reaches it."""
+    own_filesystem: bool
+    """Each node sees only its own files and the volumes that it mounts."""
+    resource_limits: bool
+    pause: bool = True
+    kill: bool = True
+    survives_reboot: bool = False
+
+    def lines(self) -> list[str]:
+        """One line for each thing that a run with this driver does not show."""
+        missing = {
+            "own_network": "nodes share this machine's network",
+            "own_filesystem": "nodes share this machine's files",
+            "resource_limits": "memory, CPU and process limits are not applied",
+        }
+        return [text for field, text in missing.items() if not getattr(self, field)]
+
+
+class NodeState(enum.Enum):
+    ABSENT = "absent"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a node is reached by its peers, and its status page by a person on this machine."""
+
+    host: str
+    port: int
+    status_port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def status_url(self) -> str:
+        return f"http://{self.host}:{self.status_port}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a program beside a node needs to reach that node: all of it as seen from inside."""
+
+    peer: str
+    status: str
+    secret_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a finished program left."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Channel(abc.ABC):
+    """A program that runs beside a node and talks in lines. It must speak only when spoken to."""
+
+    @abc.abstractmethod
+    def send(self, line: bytes) -> None:
+        """Write one line. Raises LabError when the program is gone."""
+
+    @abc.abstractmethod
+    def lines(self) -> Iterator[bytes]:
+        """Its lines, until it ends. One reader only. A line over MAX_LINE ends the channel with LabError."""
+
+    @abc.abstractmethod
+    def stderr(self) -> str:
+        """The last 64 KiB of what it complained about."""
+
+    @abc.abstractmethod
+    def close(self, timeout: float = 5.0) -> int | None:
+        """Close its input, wait, then end it. Returns its exit code, None when the driver cannot know it."""
+
+
+class Driver(abc.ABC):
+    """One run's nodes. Use as a context manager: leaving it removes what it made."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+
+    def __init__(self, run: Run, topology: Topology) -> None:
+        self.run = run
+        self.topology = topology
+
+    # -- the run
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Make what the nodes share: secrets, volumes, a network. Nothing runs yet."""
+
+    @abc.abstractmethod
+    def remove(self) -> list[str]:
+        """End and delete all that this run made, and nothing else. Returns what could not be removed
+        (empty: all is gone).
+        """
+
+    @abc.abstractmethod
+    def remains(self) -> list[str]:
+        """What of this run exists now."""
+
+    # -- one node
+
+    @abc.abstractmethod
+    def start(self, name: str) -> None:
+        """Start a node that is absent or has exited; its state stays. Returns when it runs, not when it is
+        ready.
+        """
+
+    @abc.abstractmethod
+    def stop(self, name: str, grace: float = 10.0) -> int:
+        """Ask it to end (SIGTERM), wait, then kill it. Returns the exit code (negative or 128+n for a
+        signal).
+        """
+
+    @abc.abstractmethod
+    def kill(self, name: str) -> None:
+        """SIGKILL. Returns when it is dead, and with it every program beside it."""
+
+    @abc.abstractmethod
+    def pause(self, name: str) -> None:
+        """Freeze every program of the node."""
+
+    @abc.abstractmethod
+    def resume(self, name: str) -> None: ...
+
+    def restart(self, name: str, grace: float = 10.0) -> None:
+        """Stop it as an operator would, and start it again on the same state."""
+        self.stop(name, grace)
+        self.start(name)
+
+    @abc.abstractmethod
+    def state(self, name: str) -> NodeState: ...
+
+    @abc.abstractmethod
+    def logs(self, name: str) -> bytes:
+        """Everything that it wrote, all its starts together."""
+
+    @abc.abstractmethod
+    def address(self, name: str) -> Address: ...
+
+    @abc.abstractmethod
+    def inside(self, name: str) -> Inside: ...
+
+    @abc.abstractmethod
+    def door(self, name: str) -> str:
+        """`host:port` at which the other nodes dial it."""
+
+    # -- beside a node
+
+    @abc.abstractmethod
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30.0) -> Output:
+        """Run a program beside a node, inside its own network and files. `laila` is on its PATH."""
+
+    @abc.abstractmethod
+    def open(self, name: str, argv: Sequence[str]) -> Channel:
+        """Start a program beside a node and talk with it."""
+
+    @abc.abstractmethod
+    def write(self, name: str, path: str, data: bytes) -> None:
+        """Put a file into the node; `path` is relative to its state directory."""
+
+    @abc.abstractmethod
+    def read(self, name: str, path: str) -> bytes:
+        """The bytes of a file; `path` is relative to the node's state directory."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Facts for the report: versions, image, where it ran."""
+
+    # -- shared by all
+
+    def note(self, **facts: Any) -> None:
+        """Write facts into the run's record, where another command finds them."""
+        self.run = self.run.with_facts(**facts)
+        self.run.save()
+
+    def node(self, name: str) -> NodeSpec:
+        return self.topology.node(name)
+
+    def need(self, name: str, state: NodeState, doing: str) -> None:
+        """Raises LabError unless the node is in that state."""
+        if (now := self.state(name)) is not state:
+            raise LabError(f"cannot {doing} {name}: it is {now.value}, not {state.value}")
+
+    def close(self) -> None:  # noqa: B027  most have nothing to let go of
+        """Let go of what this object holds; nodes that run go on."""
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+        self.close()
+
+
+def node_environment(
+    spec: NodeSpec,
+    topology: Topology,
+    *,
+    listen: str,
+    advertise: str,
+    status: str,
+    peers: Sequence[str],
+    places: Mapping[str, str],
+) -> dict[str, str]:
+    """The configuration of a node, as `laila node` reads it. `places` has `state`, `secret` and every
+    volume.
+    """
+    ping = min(2.0, topology.dead_after / 3)
+    environment = {
+        "LAILA_NAME": spec.name,
+        "LAILA_LISTEN": listen,
+        "LAILA_ADVERTISE": advertise,
+        "LAILA_STATUS": status,
+        "LAILA_SECRET_FILE": places["secret"],
+        "LAILA_STATE_DIR": places["state"],
+        "LAILA_PEERS": ",".join(peers),
+        "LAILA_POOLS": ",".join(pool.text(places) for pool in spec.pools),
+        "LAILA_LIMITS": f"dead_after={topology.dead_after:g},ping_interval={ping:g}",
+    }
+    if spec.access:
+        environment["LAILA_ACCESS"] = ";".join(spec.access)
+    return environment
+
+
+def wait_until(done: Callable[[], bool], timeout: float, waiting_for: str, *, every: float = 0.05) -> float:
+    """Ask until it is so; returns the seconds that it took. Raises DeadlineExceeded that says on what it
+    waited.
+    """
+    started = time.monotonic()
+    while not done():
+        if time.monotonic() - started > timeout:
+            raise DeadlineExceeded(f"waited {timeout:g} s for {waiting_for}")
+        time.sleep(every)
+    return time.monotonic() - started

@@ -1,0 +1,402 @@
+"""Nodes as containers of a Docker engine, by the engine's own SDK: read-only, without capabilities,
+limited, on a network of their own that leads nowhere.
+
+Every container, network and volume is labelled with the run's id, and `remove` goes by that label; the
+controller's process is a label too, so that `laila lab gc` knows a run whose controller died. Secrets
+travel in a volume, so nothing depends on the engine seeing this machine's files. A node keeps its container
+over kill and start, and with it its volume.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import secrets
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from laila.errors import BadConfig, LabError
+from laila.lab.drivers.base import (
+    PEER_PORT,
+    STATUS_PORT,
+    Address,
+    Capabilities,
+    Channel,
+    Driver,
+    Inside,
+    NodeState,
+    Output,
+    node_environment,
+    wait_until,
+)
+from laila.lab.drivers.exec_stream import ExecChannel, run_to_end
+from laila.lab.registry import Run
+from laila.lab.topology import Topology
+
+RUN_LABEL = "laila.lab.run"
+NODE_LABEL = "laila.lab.node"
+MODE_LABEL = "laila.lab.mode"
+CONTROLLER_LABEL = "laila.lab.controller"
+STATE_DIR = "/var/lib/laila"
+SECRETS_DIR = "/run/secrets"
+SECRET_FILE = f"{SECRETS_DIR}/laila_secret"
+NODE_UID = 10001
+_STATES = {"running": NodeState.RUNNING, "paused": NodeState.PAUSED, "created": NodeState.ABSENT}
+
+
+def connect(timeout: int = 60) -> Any:
+    """A client of the engine that the environment names. Raises LabError with what to do."""
+    try:
+        docker = importlib.import_module("docker")
+    except ImportError as error:
+        raise LabError("the docker driver needs the Docker SDK: pip install 'laila-kit[lab]'") from error
+    try:
+        client = docker.from_env(timeout=timeout)
+    except docker.errors.DockerException as error:
+        raise LabError(
+            f"no container engine answers ({_short(error)}); start one, or use --driver process"
+        ) from error
+    try:
+        client.ping()
+    except Exception as error:  # the SDK lets errors of requests and urllib3 through here
+        client.close()
+        raise LabError(
+            f"no container engine answers ({_short(error)}); start one, or use --driver process"
+        ) from error
+    return client
+
+
+def hindrance(image: str) -> str | None:
+    """Why containers cannot be used here, or None when they can."""
+    try:
+        client = connect(timeout=10)
+    except LabError as error:
+        return str(error)
+    try:
+        return (
+            None
+            if client.images.list(name=image)
+            else f"the engine has no image {image}; build it with tools/node-image"
+        )
+    finally:
+        client.close()
+
+
+def _short(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[-1][:200] if text else type(error).__name__
+
+
+class DockerDriver(Driver):
+    """See the top of this file."""
+
+    name: ClassVar[str] = "docker"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        own_network=True, own_filesystem=True, resource_limits=True
+    )
+
+    def __init__(self, run: Run, topology: Topology) -> None:
+        super().__init__(run, topology)
+        self._engine = connect()
+        self._errors: Any = importlib.import_module("docker.errors")
+        self._types: Any = importlib.import_module("docker.types")
+
+    def close(self) -> None:
+        """Let go of the engine; the nodes stay."""
+        self._engine.close()
+
+    # -- the run
+
+    def prepare(self) -> None:
+        try:
+            self._engine.images.get(self.topology.image)
+        except self._errors.ImageNotFound:
+            raise LabError(
+                f"the engine has no image {self.topology.image}; build it with tools/node-image"
+            ) from None
+        every = (*self.topology.nodes, self.topology.stranger)
+        name = self._name("network")
+        self._asking(f"make network {name}", lambda: self._engine.networks.create(
+            name, driver="bridge", internal=True, check_duplicate=True, labels=self._labels()
+        ))  # fmt: skip
+        for secret in sorted({node.secret for node in every}):
+            self._make_secret(secret)
+        for volume in (
+            *(f"state-{node.name}" for node in every),
+            *(f"volume-{v.name}" for v in self.topology.volumes),
+        ):
+            self._engine.volumes.create(self._name(volume), labels=self._labels())
+        for spec in self.topology.volumes:
+            self._own(self._name(f"volume-{spec.name}"))
+
+    def remove(self) -> list[str]:
+        for container in self._containers():
+            self._quietly(partial(container.remove, force=True, v=True))
+        for network in self._engine.networks.list(filters=self._mine()):
+            self._quietly(network.remove)
+        for volume in self._engine.volumes.list(filters=self._mine()):
+            self._quietly(partial(volume.remove, force=True))
+        return self.remains()
+
+    def remains(self) -> list[str]:
+        found = [f"container {container.name}" for container in self._containers()]
+        found += [f"network {network.name}" for network in self._engine.networks.list(filters=self._mine())]
+        return found + [f"volume {volume.name}" for volume in self._engine.volumes.list(filters=self._mine())]
+
+    # -- one node
+
+    def start(self, name: str) -> None:
+        if (state := self.state(name)) not in (NodeState.ABSENT, NodeState.EXITED):
+            raise LabError(f"cannot start {name}: it is {state.value}")
+        container = self._find(name) or self._asking(f"create {name}", lambda: self._create(name))
+        self._asking(f"start {name}", container.start)
+
+    def stop(self, name: str, grace: float = 10.0) -> int:
+        if self.state(name) is NodeState.PAUSED:
+            self.resume(name)
+        self.need(name, NodeState.RUNNING, "stop")
+        container = self._container(name)
+        self._asking(f"stop {name}", lambda: container.stop(timeout=max(1, round(grace))))
+        return int(container.wait(timeout=30)["StatusCode"])
+
+    def kill(self, name: str) -> None:
+        if (state := self.state(name)) not in (NodeState.RUNNING, NodeState.PAUSED):
+            raise LabError(f"cannot kill {name}: it is {state.value}")
+        container = self._container(name)
+        self._asking(f"kill {name}", lambda: container.kill("SIGKILL"))
+        wait_until(
+            lambda: self.state(name) is NodeState.EXITED, 10.0, f"{name} to die of SIGKILL", every=0.02
+        )
+
+    def pause(self, name: str) -> None:
+        self.need(name, NodeState.RUNNING, "pause")
+        container = self._container(name)
+        self._asking(
+            f"pause {name}", container.pause, attempts=5
+        )  # cgroup v1 freezers sometimes need another try
+
+    def resume(self, name: str) -> None:
+        self.need(name, NodeState.PAUSED, "resume")
+        container = self._container(name)
+        self._asking(f"resume {name}", container.unpause, attempts=5)
+
+    def state(self, name: str) -> NodeState:
+        self.node(name)
+        container = self._find(name)
+        return NodeState.ABSENT if container is None else _STATES.get(container.status, NodeState.EXITED)
+
+    def logs(self, name: str) -> bytes:
+        self.node(name)
+        container = self._find(name)
+        return b"" if container is None else bytes(container.logs(stdout=True, stderr=True))
+
+    def address(self, name: str) -> Address:
+        self.node(name)
+        networks = self._container(name).attrs["NetworkSettings"]["Networks"]
+        ip = networks.get(self._name("network"), {}).get("IPAddress", "")
+        return Address(ip or name, PEER_PORT, STATUS_PORT)
+
+    def inside(self, name: str) -> Inside:
+        self.node(name)
+        return Inside(f"127.0.0.1:{PEER_PORT}", f"127.0.0.1:{STATUS_PORT}", SECRET_FILE)
+
+    def door(self, name: str) -> str:
+        self.node(name)
+        return f"{name}:{PEER_PORT}"
+
+    # -- beside a node
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30.0) -> Output:
+        self.need(name, NodeState.RUNNING, "run a program beside")
+        container = self._container(name)
+        what = f"`{' '.join(argv)}` beside {name}"
+        output: Output = self._asking(
+            f"run {what}", lambda: run_to_end(self._engine.api, container.id, argv, timeout, what)
+        )
+        return output
+
+    def open(self, name: str, argv: Sequence[str]) -> Channel:
+        self.need(name, NodeState.RUNNING, "run a program beside")
+        container = self._container(name)
+        channel: Channel = self._asking(
+            f"run {argv[0]!r} beside {name}", lambda: ExecChannel(self._engine.api, container.id, argv)
+        )
+        return channel
+
+    def write(self, name: str, path: str, data: bytes) -> None:
+        target, container = self._state_path(name, path), self._container(name)
+        parent, _, file = target.rpartition("/")
+        self._asking(
+            f"write {path} of {name}", lambda: container.put_archive(parent, _tar(file, data, 0o600))
+        )
+
+    def read(self, name: str, path: str) -> bytes:
+        target, container = self._state_path(name, path), self._container(name)
+        parts, _ = self._asking(f"read {path} of {name}", lambda: container.get_archive(target))
+        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+            for member in archive:
+                if (file := archive.extractfile(member)) is not None:
+                    return file.read()
+        raise LabError(f"cannot read {path} of {name}: it is no file")
+
+    def describe(self) -> dict[str, str]:
+        version = self._engine.version()
+        image = self._engine.images.get(self.topology.image)
+        return {
+            "nodes are": "containers",
+            "engine": f"{version.get('Version')} ({version.get('Os')}/{version.get('Arch')})",
+            "image": f"{self.topology.image} {image.short_id}",
+            "kernel": str(version.get("KernelVersion")),
+        }
+
+    # -- inside
+
+    def _name(self, what: str) -> str:
+        return f"laila-{self.run.run_id}-{what}"
+
+    def _labels(self, **more: str) -> dict[str, str]:
+        return {
+            RUN_LABEL: self.run.run_id,
+            MODE_LABEL: self.run.mode,
+            CONTROLLER_LABEL: str(self.run.controller),
+            **more,
+        }
+
+    def _mine(self) -> dict[str, str]:
+        return {"label": f"{RUN_LABEL}={self.run.run_id}"}
+
+    def _containers(self) -> list[Any]:
+        return list(self._engine.containers.list(all=True, filters=self._mine(), ignore_removed=True))
+
+    def _find(self, name: str) -> Any | None:
+        try:
+            return self._engine.containers.get(self._name(name))
+        except self._errors.NotFound:
+            return None
+
+    def _container(self, name: str) -> Any:
+        self.node(name)
+        if (container := self._find(name)) is None:
+            raise LabError(f"{name} was never started")
+        return container
+
+    def _create(self, name: str) -> Any:
+        spec, limits = self.node(name), self.topology.resources
+        volumes = {
+            self._name(f"state-{name}"): {"bind": STATE_DIR, "mode": "rw"},
+            self._name(f"secret-{spec.secret}"): {"bind": SECRETS_DIR, "mode": "ro"},
+        }
+        for volume in self.topology.volumes:
+            if volume.mounted_by(name):
+                volumes[self._name(f"volume-{volume.name}")] = {"bind": volume.at, "mode": "rw"}
+        network = self._name("network")
+        return self._engine.containers.create(
+            self.topology.image,
+            name=self._name(name),
+            hostname=name,
+            labels=self._labels(**{NODE_LABEL: name}),
+            environment=self._environment(name),
+            volumes=volumes,
+            network=network,
+            networking_config={
+                network: self._types.EndpointConfig(self._engine.api._version, aliases=[name])
+            },
+            read_only=True,
+            tmpfs={"/tmp": "size=64m,mode=1777"},  # noqa: S108  a tmpfs of the container's own
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=f"{limits.memory_mib}m",
+            nano_cpus=round(limits.cpus * 1e9),
+            pids_limit=limits.pids,
+        )
+
+    def _environment(self, name: str) -> dict[str, str]:
+        spec = self.node(name)
+        places = {volume.name: volume.at for volume in self.topology.volumes if volume.mounted_by(name)}
+        return node_environment(
+            spec,
+            self.topology,
+            listen=f"0.0.0.0:{PEER_PORT}",
+            advertise=self.door(name),
+            status=f"0.0.0.0:{STATUS_PORT}",
+            peers=[self.door(peer) for peer in spec.peers],
+            places={**places, "state": STATE_DIR, "secret": SECRET_FILE},
+        )
+
+    def _make_secret(self, name: str) -> None:
+        volume = self._name(f"secret-{name}")
+        self._engine.volumes.create(volume, labels=self._labels())
+        text = (secrets.token_urlsafe(32) + "\n").encode("ascii")
+        self._fill(volume, _tar("laila_secret", text, 0o400))
+
+    def _own(self, volume: str) -> None:
+        """Give a fresh volume to the node's user, who is not root."""
+        self._fill(volume, _tar(".", b"", 0o755))
+
+    def _fill(self, volume: str, archive: bytes) -> None:
+        """Unpack an archive into a volume, by a container that is never started."""
+        carrier = self._asking(f"fill volume {volume}", lambda: self._engine.containers.create(
+            self.topology.image, labels=self._labels(), volumes={volume: {"bind": "/mnt/fill", "mode": "rw"}},
+            network_mode="none",
+        ))  # fmt: skip
+        try:
+            self._asking(f"fill volume {volume}", lambda: carrier.put_archive("/mnt/fill", archive))
+        finally:
+            carrier.remove(force=True)
+
+    def _state_path(self, name: str, path: str) -> str:
+        self.node(name)
+        if path.startswith("/") or ".." in path.split("/"):
+            raise LabError(f"{path!r} is not inside the state directory of {name}")
+        return f"{STATE_DIR}/{path}"
+
+    def _asking(self, doing: str, ask: Callable[[], Any], *, attempts: int = 1) -> Any:
+        """Ask the engine; its refusals become LabError that says what it was asked to do."""
+        for attempt in range(1, attempts + 1):
+            try:
+                return ask()
+            except self._errors.DockerException as error:
+                if attempt == attempts:
+                    raise LabError(f"the engine could not {doing}: {_short(error)}") from error
+                time.sleep(0.2 * attempt)
+        raise BadConfig(f"attempts must be 1 or more, not {attempts}")
+
+    def _quietly(self, ask: Callable[[], Any]) -> None:
+        """For removal: what is gone already, or cannot go yet, is seen by `remains`."""
+        try:
+            ask()
+        except self._errors.DockerException:
+            return
+
+
+def abandoned_runs(client: Any) -> Iterator[tuple[str, str, str]]:
+    """(run id, mode, controller) of everything labelled, for gc."""
+    seen = set()
+    listed = [
+        c.labels for c in client.containers.list(all=True, filters={"label": RUN_LABEL}, ignore_removed=True)
+    ]
+    listed += [n.attrs.get("Labels") or {} for n in client.networks.list(filters={"label": RUN_LABEL})]
+    listed += [v.attrs.get("Labels") or {} for v in client.volumes.list(filters={"label": RUN_LABEL})]
+    for labels in listed:
+        found = (labels[RUN_LABEL], labels.get(MODE_LABEL, ""), labels.get(CONTROLLER_LABEL, ""))
+        if found not in seen:
+            seen.add(found)
+            yield found
+
+
+def _tar(name: str, data: bytes, mode: int) -> bytes:
+    """An archive with one file, or with the directory itself when the name is `.`, for the node's user."""
+    info = tarfile.TarInfo(name)
+    info.uid = info.gid = NODE_UID
+    info.mode = mode
+    info.mtime = int(time.time())
+    if name == ".":
+        info.type = tarfile.DIRTYPE
+    info.size = len(data)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

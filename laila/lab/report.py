@@ -1,0 +1,170 @@
+"""report.html: one file that opens anywhere, without a network, and is understood in ten seconds.
+
+Everything it shows is computed here, as plain data, from the run's result and history; the page
+(`report.html` beside this module) only draws it. So what the page claims can be tested without a browser.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+from laila.lab.history import History
+from laila.lab.result import Result, Verdict
+
+BINS = 240
+MEANING: Mapping[str, str] = {
+    "prepare": "The lab could not make what nodes need, so nothing was tried. The reason is the engine's or "
+    "the system's.",
+    "start": "A node or the client beside it did not come up. Its own log, linked below, says why.",
+    "links": "Every node must list every other one as connected, by its own word. A missing link means that "
+    "a node was not reachable at its advertised address, or that the two did not accept each "
+    "other's secret.",
+    "lists": "Peering is symmetric: when one node lists another, the other must list it too, whoever is "
+    "asked.",
+    "memory": "A node works on another's memory as on its own. What was stored must come back with the same "
+    "type and bytes, a replacement must be seen by the owner, and what was forgotten must be gone.",
+    "stranger": "A node that does not know the secret must get nothing: no link, no place in a list, and no way"
+    " to disturb the others.",
+    "crash": "A node may die at any moment. Its peers must see that in time, calls in flight must end with "
+    "PeerLost and never with a wrong value or not at all, and the links must come back without "
+    "help.",
+    "durable": "A write into a durable pool that was acknowledged is a promise: it must survive kill -9.",
+    "remove": "A run must leave nothing behind. `laila lab gc` removes what is still there.",
+}
+
+
+def render(result: Result, history: History, environment: Mapping[str, Any]) -> str:
+    """The page."""
+    page = resources.files("laila.lab").joinpath("report.html").read_text(encoding="utf-8")
+    data = page_data(result, history.events, history.ops, environment)
+    fills = {
+        "@@TITLE@@": html.escape(f"{result.verdict.value}: laila lab check {result.topology}"),
+        "@@VERDICT@@": result.verdict.value,
+        "@@HEADLINE@@": {Verdict.OK: "OK", Verdict.FAILED: "FAILED", Verdict.UNKNOWN: "UNKNOWN"}[
+            result.verdict
+        ],
+        "@@SENTENCE@@": html.escape(result.sentence),
+        "@@DATA@@": json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c"),
+    }
+    for mark, text in fills.items():
+        page = page.replace(mark, text)
+    return page
+
+
+def page_data(
+    result: Result, events: list[dict[str, Any]], ops: list[dict[str, Any]], environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that the page draws. Times are seconds since the run began."""
+    end = max([result.seconds, *(event["t"] for event in events)])
+    stranger = str((environment.get("topology") or {}).get("stranger", {}).get("name", "stranger"))
+    lanes = [*result.nodes, *({event["node"] for event in events if event.get("node") == stranger})]
+    return {
+        "result": result.to_dict(),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(result.started)),
+        "end": end,
+        "tiles": tiles(result, len(result.nodes), events),
+        "meaning": {
+            step.key: MEANING.get(step.key, "") for step in result.steps if step.state in ("failed", "error")
+        },
+        "lanes": [
+            {
+                "name": name,
+                "stranger": name not in result.nodes,
+                "life": life(name, events, end),
+                "sees": {peer: sight(name, peer, events, end) for peer in lanes if peer != name}
+                if name in result.nodes
+                else {},
+                "refused": [
+                    event["t"] for event in events if event["what"] == "refused" and event.get("node") == name
+                ],
+                "work": work(name, ops, end),
+            }
+            for name in lanes
+        ],
+        "events": events[-2000:],
+        "environment": environment,
+        "files": [
+            "history.jsonl",
+            "result.json",
+            "environment.json",
+            *(f"logs/{name}.log" for name in lanes),
+        ],
+    }
+
+
+def life(node: str, events: Iterable[dict[str, Any]], end: float) -> list[dict[str, Any]]:
+    """When the node ran: spans with how each ended (killed, stopped, or still running at the end)."""
+    spans: list[dict[str, Any]] = []
+    for event in events:
+        if event.get("node") != node:
+            continue
+        if event["what"] == "up":
+            spans.append({"from": event["t"], "to": end, "ended": ""})
+        elif event["what"] in ("kill", "down") and spans and not spans[-1]["ended"]:
+            spans[-1] |= {"to": event["t"], "ended": "killed" if event["what"] == "kill" else "stopped"}
+    return spans
+
+
+def sight(node: str, peer: str, events: Iterable[dict[str, Any]], end: float) -> list[dict[str, Any]]:
+    """When `node` listed `peer` as connected, by its own word. A span that ended while both lived says
+    `lost`.
+    """
+    spans: list[dict[str, Any]] = []
+    for event in events:
+        about = event.get("node") == node and event.get("peer") == peer
+        if about and event["what"] in ("link", "healed"):
+            if spans and not spans[-1]["ended"]:
+                spans[-1] |= {"to": event["t"], "ended": "renewed"}
+            spans.append({"from": event["t"], "to": end, "ended": ""})
+        elif spans and not spans[-1]["ended"]:
+            if about and event["what"] == "lost":
+                spans[-1] |= {"to": event["t"], "ended": "lost"}
+            elif event.get("node") == node and event["what"] in ("kill", "down"):
+                spans[-1] |= {"to": event["t"], "ended": "died"}
+    return spans
+
+
+def work(node: str, ops: Iterable[dict[str, Any]], end: float) -> dict[str, list[int]]:
+    """Operations on this node's memory in BINS equal parts of the run: how many went through, how many
+    failed.
+    """
+    good, bad = [0] * BINS, [0] * BINS
+    for op in ops:
+        if op["at"] == node and op["op"] in ("memorize", "remember", "forget", "exists"):
+            place = min(BINS - 1, int(op["end"] / end * BINS)) if end else 0
+            (good if op["outcome"] in ("ok", "EntryNotFound") else bad)[place] += 1
+    return {"good": good, "bad": bad}
+
+
+def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The numbers that people ask for first."""
+    links = nodes * (nodes - 1)
+    seen = {
+        (event["node"], event["peer"])
+        for event in events
+        if event["what"] == "link" and event["peer"] in result.nodes
+    }
+    counts = result.facts.get("operations", {})
+    found = [
+        {"number": f"{len(seen)} / {links}", "text": "directed links shook hands"},
+        {"number": f"{sum(counts.values()):,}", "text": "operations from inside the nodes"},
+    ]
+    crash = result.facts.get("crash")
+    if crash:
+        found.append(
+            {
+                "number": f"{max(crash['lost_seen'].values()):.2f} s",
+                "text": f"until all saw {crash['victim']} die",
+            }
+        )
+        found.append({"number": f"{crash['healed']:.1f} s", "text": "from its start to all links healed"})
+    if "acknowledged" in result.facts:
+        found.append(
+            {"number": f"{result.facts['acknowledged']:,}", "text": "acknowledged writes, none lost"}
+        )
+    return found

@@ -1,0 +1,79 @@
+"""What a check found, as data that can be saved and read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class Verdict(enum.Enum):
+    """`unknown` never passes: nothing was shown."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def exit_code(self) -> int:
+        return {Verdict.OK: 0, Verdict.FAILED: 1, Verdict.UNKNOWN: 2}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step. `state` is ok, failed, error or skipped; times are seconds since the run began."""
+
+    key: str
+    title: str
+    state: str
+    detail: str
+    began: float = 0.0
+    seconds: float = 0.0
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run. `command` repeats its schedule (seeded), not its interleaving."""
+
+    run_id: str
+    topology: str
+    driver: str
+    driver_reason: str
+    nodes: tuple[str, ...]
+    seed: int
+    command: str
+    started: float
+    """Seconds since the epoch."""
+    seconds: float
+    steps: tuple[StepResult, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    left_behind: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        states = {step.state for step in self.steps}
+        if "failed" in states:
+            return Verdict.FAILED
+        return Verdict.OK if states == {"ok"} and not self.left_behind else Verdict.UNKNOWN
+
+    @property
+    def sentence(self) -> str:
+        """The verdict as a person says it."""
+        bad = [step for step in self.steps if step.state in ("failed", "error")]
+        if self.verdict is Verdict.OK:
+            return f"{len(self.nodes)} nodes peer with each other, and what broke healed."
+        if bad:
+            return f"{bad[0].title}: {bad[0].detail}"
+        return "It did not get far enough to say anything."
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {"verdict": self.verdict.value, "sentence": self.sentence, **fields}
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_dict(), indent=1, default=str) + "\n", encoding="utf-8")

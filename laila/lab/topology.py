@@ -1,0 +1,254 @@
+"""What a lab is made of, as plain data: nodes, their pools, volumes, secrets and limits.
+
+A topology says *what*, a driver says *how*. So nothing here knows of ports, containers or directories:
+paths are templates (`{state}` is the node's own state directory, `{shared}` the place of the volume of that
+name), addresses are given by the driver when it starts a node. Two are shipped, any other comes from a TOML
+file of the same fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from laila.errors import BadConfig
+
+T = TypeVar("T")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_POOL_KINDS = ("memory", "filesystem", "sqlite")
+MAX_NODES = 32
+"""More than this on one machine measures the machine."""
+
+
+def _check_name(what: str, name: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadConfig(
+            f"{what} name {name!r} must be lower-case letters, digits and '-', starting with a letter"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """One pool of a node. `path` is a template such as `{state}/durable.sqlite`; empty for memory."""
+
+    name: str
+    kind: str
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("pool", self.name)
+        if self.kind not in _POOL_KINDS:
+            raise BadConfig(f"pool {self.name!r}: kind {self.kind!r} is none of {', '.join(_POOL_KINDS)}")
+        if (self.kind == "memory") == bool(self.path):
+            raise BadConfig(
+                f"pool {self.name!r}: a {self.kind} pool {'has no' if self.path else 'needs a'} path"
+            )
+
+    def text(self, places: Mapping[str, str]) -> str:
+        """As the node's configuration spells it: `durable=sqlite:/var/lib/laila/durable.sqlite`."""
+        if not self.path:
+            return f"{self.name}={self.kind}"
+        try:
+            return f"{self.name}={self.kind}:{self.path.format_map(places)}"
+        except KeyError as missing:
+            raise BadConfig(f"pool {self.name!r}: no volume {missing} in {self.path!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSpec:
+    """A volume that several nodes mount, at `at` in containers. Each node's own state needs no mention."""
+
+    name: str
+    at: str
+    nodes: tuple[str, ...] = ()
+    """Who mounts it; empty means every node."""
+
+    def __post_init__(self) -> None:
+        _check_name("volume", self.name)
+        if not self.at.startswith("/"):
+            raise BadConfig(f"volume {self.name!r}: `at` must be an absolute path, not {self.at!r}")
+
+    def mounted_by(self, node: str) -> bool:
+        return not self.nodes or node in self.nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one node, where the driver can set them. Memory in MiB."""
+
+    memory_mib: int = 512
+    cpus: float = 1.0
+    pids: int = 256
+
+    def __post_init__(self) -> None:
+        if self.memory_mib < 64 or self.cpus <= 0 or self.pids < 16:
+            raise BadConfig(f"a node cannot run within {self}")
+
+
+DEFAULT_POOLS = (
+    PoolSpec("scratch", "memory"),
+    PoolSpec("durable", "sqlite", "{state}/durable.sqlite"),
+    PoolSpec("files", "filesystem", "{state}/files"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """One node. `secret` names a secret (nodes that name the same one share it); `peers` whom it dials."""
+
+    name: str
+    pools: tuple[PoolSpec, ...] = DEFAULT_POOLS
+    secret: str = "main"  # noqa: S105  a name, not a secret
+    peers: tuple[str, ...] = ()
+    access: tuple[str, ...] = ()
+    """One-line access rules, as the node's configuration takes them."""
+
+    def __post_init__(self) -> None:
+        _check_name("node", self.name)
+        _check_name("secret", self.secret)
+        if len({pool.name for pool in self.pools}) != len(self.pools):
+            raise BadConfig(f"node {self.name!r} names a pool twice")
+
+    def pool(self, name: str) -> PoolSpec | None:
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Nodes and what they share. `stranger` is the node with the wrong secret that a check sends to their
+    doors.
+    """
+
+    name: str
+    nodes: tuple[NodeSpec, ...]
+    stranger: NodeSpec
+    volumes: tuple[VolumeSpec, ...] = ()
+    resources: Resources = Resources()
+    image: str = "laila-node:dev"
+    dead_after: float = 5.0
+    """Seconds within which a node must see that a peer is gone."""
+
+    def __post_init__(self) -> None:
+        _check_name("topology", self.name)
+        names = [node.name for node in (*self.nodes, self.stranger)]
+        if not 2 <= len(self.nodes) <= MAX_NODES:
+            raise BadConfig(f"a topology has 2 to {MAX_NODES} nodes, not {len(self.nodes)}")
+        if len(set(names)) != len(names):
+            raise BadConfig(f"two nodes of {self.name!r} have the same name: {', '.join(names)}")
+        if not 0.5 <= self.dead_after <= 600:
+            raise BadConfig(f"dead_after must be 0.5 to 600 seconds, not {self.dead_after}")
+        for node in (*self.nodes, self.stranger):
+            if missing := [peer for peer in node.peers if peer not in names or peer == node.name]:
+                raise BadConfig(f"node {node.name!r} cannot dial {', '.join(missing)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.nodes)
+
+    def node(self, name: str) -> NodeSpec:
+        for node in (*self.nodes, self.stranger):
+            if node.name == name:
+                return node
+        raise BadConfig(f"topology {self.name!r} has no node {name!r}; it has {', '.join(self.names)}")
+
+    def directed_links(self) -> tuple[tuple[str, str], ...]:
+        """Every ordered pair (who sees, who is seen)."""
+        return tuple((a, b) for a in self.names for b in self.names if a != b)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _mesh(count: int) -> dict[str, Any]:
+    """`count` nodes that all dial each other, and a stranger that dials them all."""
+    if not 2 <= count <= MAX_NODES:
+        raise BadConfig(f"--nodes must be 2 to {MAX_NODES}, not {count}")
+    names = [f"node{number}" for number in range(1, count + 1)]
+    nodes = tuple(NodeSpec(name, peers=tuple(n for n in names if n != name)) for name in names)
+    stranger = NodeSpec("stranger", pools=DEFAULT_POOLS[:1], secret="stranger", peers=tuple(names))  # noqa: S106
+    return {"nodes": nodes, "stranger": stranger}
+
+
+def replicated(nodes: int = 3) -> Topology:
+    """Each node has its own volume; what they have in common they tell each other."""
+    return Topology("replicated", **_mesh(nodes))
+
+
+def shared_volume(nodes: int = 3) -> Topology:
+    """The same, and one volume that all of them mount at /mnt/shared."""
+    return Topology("shared-volume", volumes=(VolumeSpec("shared", "/mnt/shared"),), **_mesh(nodes))
+
+
+SHIPPED: Mapping[str, Callable[[int], Topology]] = {"replicated": replicated, "shared-volume": shared_volume}
+
+
+def load(name_or_file: str, nodes: int | None = None) -> Topology:
+    """A shipped topology by name, or one from a `.toml` file. Raises BadConfig, which lists what exists."""
+    if name_or_file in SHIPPED:
+        return SHIPPED[name_or_file](3 if nodes is None else nodes)
+    path = Path(name_or_file)
+    if path.suffix == ".toml" and path.is_file():
+        if nodes is not None:
+            raise BadConfig(f"--nodes goes with a shipped topology; {path} lists its own nodes")
+        return from_toml(path.read_text(encoding="utf-8"), source=str(path))
+    raise BadConfig(
+        f"unknown topology {name_or_file!r}; there are {', '.join(SHIPPED)}, or give a .toml file"
+    )
+
+
+def from_toml(text: str, *, source: str = "topology") -> Topology:
+    """Tables: `name`, `[[nodes]]`, `[stranger]`, `[[volumes]]`, `[resources]`, `image`, `dead_after`.
+
+    A node without `peers` dials all others; without `pools` it has the default ones (a list of
+    `{name, kind, path}`). A stranger may be left out. Raises BadConfig naming the table and key.
+    """
+    try:
+        return from_dict(tomllib.loads(text), source=source)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{source} is not TOML: {error}") from error
+
+
+def from_dict(table: Mapping[str, Any], *, source: str = "topology") -> Topology:
+    """The same from parsed tables; `from_dict(t.to_dict()) == t`, also after a trip through JSON."""
+    tables = table.get("nodes")
+    if not isinstance(tables, list | tuple):
+        raise BadConfig(f"{source}: it needs [[nodes]] tables, each with a name")
+    names = [item.get("name") for item in tables if isinstance(item, dict)]
+    fields: dict[str, Any] = {"name": Path(source).stem, **table}
+    fields["nodes"] = tuple(_node(item, names, source) for item in tables)
+    stranger = table.get("stranger", {})
+    if not isinstance(stranger, dict):
+        raise BadConfig(f"{source}: [stranger] is a table, not {stranger!r}")
+    fields["stranger"] = _node({"name": "stranger", "secret": "stranger", **stranger}, names, source)
+    fields["volumes"] = tuple(_build(VolumeSpec, item, source, "nodes") for item in table.get("volumes", []))
+    fields["resources"] = _build(Resources, table.get("resources", {}), source)
+    return _build(Topology, fields, source)
+
+
+def _node(item: Any, names: list[Any], source: str) -> NodeSpec:
+    if not isinstance(item, dict):
+        raise BadConfig(f"{source}: a node is a table, not {item!r}")
+    fields = dict(item)
+    fields.setdefault("peers", [name for name in names if name != item.get("name")])
+    if "pools" in fields:
+        fields["pools"] = tuple(_build(PoolSpec, pool, source) for pool in fields["pools"])
+    return _build(NodeSpec, fields, source, "peers", "access")
+
+
+def _build(kind: type[T], fields: Any, source: str, *lists: str) -> T:
+    if not isinstance(fields, dict):
+        raise BadConfig(f"{source}: {kind.__name__} is a table, not {fields!r}")
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # only called with dataclasses
+    if unknown := sorted(set(fields) - known):
+        has = ", ".join(sorted(known))
+        raise BadConfig(f"{source}: unknown key {', '.join(unknown)}; {kind.__name__} has {has}")
+    values = {key: tuple(value) if key in lists else value for key, value in fields.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise BadConfig(f"{source}: {kind.__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Ready-made choices, under the names of the public library."""

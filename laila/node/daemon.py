@@ -1,0 +1,228 @@
+"""The daemon: brings a node up in order, keeps it up until a signal, takes it down in order.
+
+Up: log, status port (so that /healthz answers from the start), pools, policy, listener, dialers, ready.
+Down: not ready, dialing stops, the listener closes, running requests get the grace period, links say
+goodbye, pools close, status port last. A second signal ends the process where it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from laila.endpoint import Communication
+from laila.dialer import Dialer
+from laila.errors import BadConfig, LailaError
+from laila.node import logs, secretfile
+from laila.node.addresses import Address
+from laila.node.config import NodeConfig, strangers
+from laila.node.discovery import Discovery
+from laila.node.http import HttpServer
+from laila.node.metrics import Metrics
+from laila.node.pools import open_pool
+from laila.node.status import NodeState, routes
+from laila.node.watch import Watch
+from laila.policy import DefaultPolicy
+from laila.router import ALPHA
+from laila.transport.tcp import DefaultTCPIPProtocol
+from laila.version import VERSION
+
+log = logging.getLogger("laila.node")
+
+WATCH_EVERY = 0.5
+"""Seconds between two looks at the links, for the log."""
+
+
+class Signals:
+    """SIGTERM and SIGINT as an event; the second one exits at once, with the status of a killed process."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on(self, number: int, frame: FrameType | None) -> None:
+        if self.asked.is_set():
+            os._exit(128 + number)
+        self.asked.set()
+
+
+class Node:
+    """A node from its configuration. Call `start`, then `run` until a signal, then `close`."""
+
+    def __init__(self, config: NodeConfig, secret: str) -> None:
+        self.config = config
+        self.state = NodeState(config.name, VERSION)
+        self._secret = secret
+        self._server: HttpServer | None = None
+        self._policy: DefaultPolicy | None = None
+        self._connection: DefaultTCPIPProtocol | None = None
+        self._discovery: Discovery[Dialer] | None = None
+        self._watch: Watch | None = None
+
+    def start(self) -> None:
+        """Bring everything up. Raises BadConfig if it cannot be run here; `close` takes the rest down."""
+        config = self.config
+        with self._blamed("status"):
+            pages = routes(self.state, Metrics(self.state))
+            self._server = HttpServer(config.status.host, config.status.port, pages)
+        self.state.status = str(Address(*self._server.address))
+        self._policy = self._open_policy()
+        self._watch = Watch(self._policy.communication.events)
+        self._open_pools(self._policy)
+        with self._blamed("access"):
+            self._policy.communication.access.add(*config.access)
+        self._connection = self._listen(self._policy)
+        self.state.policy = self._policy
+        self.state.listen = str(Address(config.listen.host, self._connection.port))
+        self.state.advertise = str(config.advertise) if config.advertise is not None else None
+        self._discovery = self._discover(self._policy.communication)
+        self._discovery.start()
+        self.state.discovery = self._discovery
+        self.state.phase = "ready"
+        log.info("ready", extra=self._facts())
+
+    def run(self, asked: threading.Event) -> None:
+        """Watch and log until `asked` is set."""
+        assert self._watch is not None  # start() came before
+        while not asked.wait(WATCH_EVERY):
+            self._watch.turn()
+
+    def close(self) -> None:
+        """Drain and take everything down, in order; what never came up is left out."""
+        self.state.phase = "draining"
+        if self._discovery is not None:
+            self._discovery.close()
+        if self._policy is not None:
+            self._policy.close(grace=self.config.grace)
+        if self._watch is not None:
+            self._watch.turn()
+        if self._server is not None:
+            self._server.close()
+
+    def _open_policy(self) -> DefaultPolicy:
+        state_dir = self.config.state_dir
+        with self._blamed("state_dir"):
+            if state_dir is not None:
+                _check_writable(state_dir)
+            return DefaultPolicy(name=self.config.name, identity_dir=state_dir, limits=self.config.limits)
+
+    def _open_pools(self, policy: DefaultPolicy) -> None:
+        for pool in self.config.pools:
+            with self._blamed("pools", f"pool {pool.name!r} cannot be opened"):
+                opened = open_pool(pool)
+                if pool.name == ALPHA:
+                    policy.memory.alpha_pool = opened
+                else:
+                    policy.memory.extend(opened, pool_nickname=pool.name)
+
+    def _listen(self, policy: DefaultPolicy) -> DefaultTCPIPProtocol:
+        listen, advertise = self.config.listen, self.config.advertise
+        with self._blamed("listen"):
+            connection = DefaultTCPIPProtocol(
+                host=listen.host,
+                port=listen.port,
+                peer_secret_key=self._secret,
+                advertise=str(advertise) if advertise is not None else None,
+            )
+            policy.communication.add_connection(connection)
+        return connection
+
+    def _discover(self, communication: Communication) -> Discovery[Dialer]:
+        def dial(host: str, port: int) -> Dialer:
+            return communication.maintain(host, port, self._secret)
+
+        config = self.config
+        return Discovery(config.peers, dial, communication.forget_dialer, every=config.resolve_every)
+
+    @contextlib.contextmanager
+    def _blamed(self, key: str, what: str = "") -> Iterator[None]:
+        """Turn what goes wrong inside into a BadConfig that names `key` and where it was written."""
+        prefix = f"{what}: " if what else ""
+        try:
+            yield
+        except LailaError as error:
+            raise self.config.problem(key, f"{prefix}{error}") from error
+        except OSError as error:
+            raise self.config.problem(key, f"{prefix}{_advice(error)}") from error
+
+    def _facts(self) -> dict[str, Any]:
+        state, config = self.state, self.config
+        return {
+            "id": None if self._policy is None else self._policy.global_id,
+            "version": state.version,
+            "listen": state.listen,
+            "advertise": state.advertise,
+            "status": state.status,
+            "state_dir": None if config.state_dir is None else str(config.state_dir),
+            "pools": [str(pool) for pool in config.pools],
+            "peers": [str(peer) for peer in config.peers],
+        }
+
+
+def run(config: NodeConfig) -> int:
+    """Run a node until SIGTERM or SIGINT; the exit code. Raises BadConfig if it cannot be run."""
+    with Signals() as signals:
+        try:
+            secret = secretfile.read_secret(config.secret_file)
+        except BadConfig as error:
+            raise config.problem("secret_file", str(error)) from error
+        logs.configure(config.log_level, config.log_format, config.name, (secret,))
+        for warning in _warnings(config):
+            log.warning(warning)
+        node = Node(config, secret)
+        try:
+            node.start()
+            node.run(signals.asked)
+            log.info("draining", extra={"grace": config.grace})
+        finally:
+            node.close()
+        log.info("stopped")
+    return 0
+
+
+def _warnings(config: NodeConfig) -> Iterator[str]:
+    yield from strangers(os.environ)
+    exposed = secretfile.exposure(config.secret_file)
+    if exposed is not None:
+        yield exposed
+    if config.state_dir is None:
+        yield "no state_dir is set: this node has a new identity at every start"
+
+
+def _check_writable(directory: Path) -> None:
+    """Make the directory if need be, and write in it. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(b"laila")
+        file.flush()
+
+
+def _advice(error: OSError) -> str:
+    """The system's reason and what to do about it."""
+    reason = error.strerror or str(error)
+    advice = {
+        errno.EACCES: "give this user the right, or choose another",
+        errno.EROFS: "choose a place on a file system that can be written",
+        errno.ENOSPC: "free some space, or choose another place",
+        errno.ENOTDIR: "choose a directory",
+        errno.EEXIST: "choose a directory",
+    }.get(error.errno or 0, "choose another")
+    return f"{reason}; {advice}"

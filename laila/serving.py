@@ -1,0 +1,168 @@
+"""Serving: what a node does when a peer asks. It works on encoded records only and never decodes a payload.
+
+Requests on pools that may wait go to the worker lanes, the others are answered at once in the thread that read them.
+Serving uses this node's own memory, whatever the process has made its active policy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import operations
+from .access import AccessRules
+from .codec import Buffer
+from .errors import LailaError, LimitExceeded, ProtocolError
+from .lanes import Lanes
+from .limits import Limits
+from .pools.base import Pool
+from .router import ALPHA, Router
+from .stats import Stats
+from .wire.messages import (
+    WRITES,
+    Call,
+    Op,
+    forget_of,
+    ids_of,
+    items_of,
+    pack,
+    split_records,
+)
+
+Answered = Callable[[bytes, Sequence[Buffer]], None]
+Failed = Callable[[BaseException], None]
+Out = tuple[bytes, Sequence[Buffer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks; for a relayed request the one behind the relay counts as well."""
+
+    node_id: str
+    name: str
+    origin: tuple[str, str] | None = None
+
+
+class Server:
+    """Answers calls from one node's memory."""
+
+    def __init__(
+        self, memory: Router, access: AccessRules, limits: Limits, stats: Stats, lanes: Callable[[], Lanes]
+    ) -> None:
+        self._memory = memory
+        self._access = access
+        self._limits = limits
+        self._stats = stats
+        self._lanes = lanes
+        self._handlers: dict[Op, Callable[[Pool, Call, Sequence[Buffer]], Out]] = {
+            Op.MEMORIZE: self._memorize,
+            Op.REMEMBER: self._remember,
+            Op.FORGET: self._forget,
+            Op.EXISTS: self._exists,
+            Op.KEYS: self._keys,
+        }
+
+    def serve(
+        self, call: Call, buffers: Sequence[Buffer], asker: Asker, answered: Answered, failed: Failed
+    ) -> bool:
+        """Answer now or later; whether it was now. Raises ProtocolError for a call that cannot be read."""
+        started = time.perf_counter()
+        op = call.op
+        try:
+            if op is Op.POOLS:
+                answered(pack(self._pools(asker)), ())
+                self._stats.served("pools", time.perf_counter() - started, None)
+                return True
+            pool = self._memory.pool(call.pool)
+            nickname = call.pool if call.pool is not None else ALPHA
+            write = op in WRITES
+            self._access.check(asker.node_id, asker.name, nickname, write)
+            if asker.origin is not None:
+                self._access.check(asker.origin[0], asker.origin[1], nickname, write)
+            if operations.may_block(pool):
+                keys = [(asker.node_id, pool.global_id, key) for key in _keys_of(call)]
+                self._lanes().submit(lambda: self._run(call, pool, buffers, started, answered, failed), keys)
+                return False
+        except ProtocolError:
+            raise
+        except LailaError as error:
+            self._stats.served(op.name.lower(), time.perf_counter() - started, error)
+            failed(error)
+            return True
+        self._run(call, pool, buffers, started, answered, failed)
+        return True
+
+    def _run(
+        self,
+        call: Call,
+        pool: Pool,
+        buffers: Sequence[Buffer],
+        started: float,
+        answered: Answered,
+        failed: Failed,
+    ) -> None:
+        try:
+            envelope, out = self._handlers[call.op](pool, call, buffers)
+        except Exception as error:  # it travels to whoever asked
+            self._stats.served(call.op.name.lower(), time.perf_counter() - started, error)
+            failed(error)
+            return
+        answered(envelope, out)
+        self._stats.served(call.op.name.lower(), time.perf_counter() - started, None)
+
+    # ---- operations ----
+
+    def _memorize(self, pool: Pool, call: Call, buffers: Sequence[Buffer]) -> Out:
+        items = items_of(call.arguments, buffers)
+        self._check_batch(len(items))
+        operations.memorize(pool, items)
+        return pack(len(items)), ()
+
+    def _remember(self, pool: Pool, call: Call, buffers: Sequence[Buffer]) -> Out:
+        ids = ids_of(call.arguments)
+        self._check_batch(len(ids))
+        heads, counts, out = split_records(operations.remember(pool, ids, call.pool or ALPHA))
+        return pack((heads, counts)), out
+
+    def _forget(self, pool: Pool, call: Call, buffers: Sequence[Buffer]) -> Out:
+        ids, missing_ok = forget_of(call.arguments)
+        self._check_batch(len(ids))
+        return pack(operations.forget(pool, ids, call.pool or ALPHA, missing_ok=missing_ok)), ()
+
+    def _exists(self, pool: Pool, call: Call, buffers: Sequence[Buffer]) -> Out:
+        ids = ids_of(call.arguments)
+        self._check_batch(len(ids))
+        return pack(pool.exists_many(ids)), ()
+
+    def _keys(self, pool: Pool, call: Call, buffers: Sequence[Buffer]) -> Out:
+        return pack(sorted(pool.keys())), ()
+
+    def _pools(self, asker: Asker) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": nickname,
+                "kind": pool.kind,
+                "durable": pool.capabilities.durable,
+                "read": self._access.allowed(asker.node_id, asker.name, nickname, False),
+                "write": self._access.allowed(asker.node_id, asker.name, nickname, True),
+            }
+            for nickname, pool in self._memory.pools.items()
+        ]
+
+    def _check_batch(self, count: int) -> None:
+        if count > self._limits.max_batch:
+            raise LimitExceeded(
+                f"{count} entries in one call; this node allows max_batch={self._limits.max_batch}: use several calls",
+                limit="max_batch",
+                allowed=self._limits.max_batch,
+                got=count,
+            )
+
+
+def _keys_of(call: Call) -> Sequence[str]:
+    arguments = call.arguments
+    if call.op is Op.MEMORIZE or call.op is Op.FORGET:
+        arguments = arguments[0] if type(arguments) is list and arguments else []
+    return arguments if type(arguments) is list and all(type(key) is str for key in arguments) else ()

@@ -1,0 +1,1 @@
+"""Links between nodes: TLS over TCP, and an in-memory pair for tests."""

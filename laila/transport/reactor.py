@@ -1,0 +1,169 @@
+"""The I/O thread: waits for sockets on behalf of everybody who does not wait for them in person.
+
+Handlers run in this thread and must not block. Callers of other threads hand in work with `call_soon`. While requests
+come in quick succession the thread polls for a moment before it blocks (a wake-up costs more than a request); each
+round of polling in vain doubles the number of rounds that follow without any.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT
+_MOST_SKIPS = 256
+
+
+class Handler(Protocol):
+    def ready(self, mask: int) -> None:
+        """The socket is readable, writable, or broken."""
+
+
+class Timer:
+    """A call in the future; `cancel` forgets it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class Reactor:
+    """One thread, one epoll set, timers. `close` ends the thread and waits for it."""
+
+    def __init__(self, name: str, *, spin: float = 0.0, failed: Callable[[BaseException], None]) -> None:
+        self._poll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._wake, select.EPOLLIN)
+        self._handlers: dict[int, Handler] = {}
+        self._calls: deque[Callable[[], object]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._spin = spin
+        self._skips = 1
+        self._skip = 0
+        self._failed = failed
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def inside(self) -> bool:
+        """Whether the caller is the I/O thread."""
+        return threading.current_thread() is self._thread
+
+    def add(self, descriptor: int, handler: Handler, mask: int) -> None:
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, mask)
+
+    def modify(self, descriptor: int, mask: int) -> None:
+        self._poll.modify(descriptor, mask)
+
+    def remove(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Run `call` in the I/O thread."""
+        first = not self._calls
+        self._calls.append(call)
+        if first and not self._stopping:
+            os.eventfd_write(self._wake, 1)
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Run `call` in the I/O thread after `delay` seconds."""
+        timer = Timer(call)
+        when = time.monotonic() + delay
+
+        def enter() -> None:
+            heapq.heappush(self._timers, (when, next(self._order), timer))
+
+        if self.inside:
+            enter()
+        else:
+            self.call_soon(enter)
+        return timer
+
+    def close(self) -> None:
+        """Run what was handed in, end the thread, free everything."""
+        if self._stopping:
+            return
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        if not self.inside:
+            self._thread.join()
+            self._poll.close()
+            os.close(self._wake)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        busy = False
+        while not self._stopping:
+            busy = self._handle(self._wait(busy))
+            self._run_calls()
+            self._run_timers()
+        self._run_calls()
+
+    def _wait(self, busy: bool) -> list[tuple[int, int]]:
+        poll = self._poll.poll
+        if busy and self._spin:
+            if self._skip:
+                self._skip -= 1
+            else:
+                end = time.perf_counter() + self._spin
+                while time.perf_counter() < end:
+                    events = poll(0)
+                    if events:
+                        self._skips = 1
+                        return events
+                self._skip = self._skips
+                self._skips = min(_MOST_SKIPS, self._skips * 2)
+        if self._timers:
+            return poll(max(0.0, self._timers[0][0] - time.monotonic()))
+        return poll(-1)
+
+    def _handle(self, events: list[tuple[int, int]]) -> bool:
+        """Whether a socket had something for us."""
+        busy = False
+        for descriptor, mask in events:
+            if descriptor == self._wake:
+                os.eventfd_read(self._wake)
+                continue
+            handler = self._handlers.get(descriptor)
+            if handler is None:
+                continue
+            busy = True
+            try:
+                handler.ready(mask)
+            except Exception as error:  # one link's trouble must not end the others' thread
+                self._failed(error)
+        return busy
+
+    def _run_calls(self) -> None:
+        for _ in range(len(self._calls)):
+            self._guarded(self._calls.popleft())
+
+    def _run_timers(self) -> None:
+        now = time.monotonic() if self._timers else 0.0
+        while self._timers and self._timers[0][0] <= now:
+            call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                self._guarded(call)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # as above
+            self._failed(error)
