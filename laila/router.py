@@ -102,7 +102,7 @@ class Router:
         self.extend(pool, ALPHA, replace=True)
 
     def close(self) -> None:
-        """Close every owned pool. May be called again. Raises the first error after all were tried."""
+        """Close every owned pool. May be called again. An error of one is raised after all were tried."""
         with self._changing:
             self._closed = True
             owned, self._owned = self._owned, {}

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sameness import essence
 
 from laila import codec
 from laila.codec import CodecLimits, Encoded, decode, encode, heads
 from laila.codec.encoder import Encoder
 from laila.errors import Corrupt, LimitExceeded, UnsupportedType
+from tests.sameness import essence
 
 quick = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=False, database=None)
 
@@ -57,7 +57,9 @@ def _registered() -> Iterator[None]:
         codec.unregister(cls)
 
 
-offsets = st.timedeltas(min_value=timedelta(hours=-23, minutes=-59), max_value=timedelta(hours=23, minutes=59))
+offsets = st.timedeltas(
+    min_value=timedelta(hours=-23, minutes=-59), max_value=timedelta(hours=23, minutes=59)
+)
 texts = st.text(st.characters(exclude_categories=()), max_size=40)  # lone surrogates too
 zones = st.one_of(
     st.none(),
@@ -78,7 +80,7 @@ hashable_scalars = st.one_of(
     st.times(timezones=zones),
     st.timedeltas(),
     st.uuids(),
-    st.decimals(),
+    st.decimals().filter(lambda number: not number.is_snan()),  # those cannot be hashed
     st.complex_numbers(),
     texts.map(pathlib.PurePosixPath),
     texts.map(pathlib.PureWindowsPath),
@@ -97,14 +99,13 @@ keys = st.recursive(hashable_scalars, _keys, max_leaves=6)
 
 @st.composite
 def arrays(draw: st.DrawFn) -> np.ndarray:
-    dtypes = st.one_of(hnp.scalar_dtypes(), hnp.nested_dtypes(hnp.scalar_dtypes(), max_itemsize=60))
+    structured = hnp.array_dtypes(hnp.scalar_dtypes(), max_size=3, allow_subarrays=True)
+    dtypes = st.one_of(hnp.scalar_dtypes(), structured)
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
     dtype = draw(dtypes)
     size = int(np.prod(shape)) * dtype.itemsize
     raw = draw(st.binary(min_size=size, max_size=size))
-    array = np.ndarray(shape, np.dtype(dtype).base, buffer=raw)
-    if dtype.kind in "US":  # any bytes are a number, but not any are a text
-        array = np.array(array.view("u1").astype(dtype).reshape(-1)[: array.size]) if array.size else array
+    array = np.ndarray(shape, dtype, buffer=raw)
     change = draw(st.sampled_from(["as it is", "F", "T", "backwards", "every other"]))
     if change == "F":
         return np.asfortranarray(array)
@@ -135,7 +136,7 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 values = st.recursive(leaves, _containers, max_leaves=12)
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=200)
 @given(values)
 def test_any_value_comes_back_the_same(value: Any) -> None:
     encoded = encode(value)
@@ -144,21 +145,25 @@ def test_any_value_comes_back_the_same(value: Any) -> None:
     assert essence(decode(in_other_buffers)) == essence(value)
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=120)
 @given(arrays())
 def test_any_array_comes_back_the_same(array: np.ndarray) -> None:
     assert essence(decode(encode(array))) == essence(array)
 
 
 @settings(quick, max_examples=200)
-@given(st.dictionaries(texts, st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary())))
+@given(
+    st.dictionaries(
+        texts, st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary())
+    )
+)
 def test_the_short_way_and_the_long_way_write_the_same(value: dict[str, Any]) -> None:
     for given_value in (value, [1, value], list(value.values())):
         encoder = Encoder(codec.DEFAULT_LIMITS)
         assert encode(given_value).head == heads.pack(encoder.tree(given_value, 0))
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=100)
 @given(values)
 def test_items_are_counted_alike_on_both_sides(value: Any) -> None:
     encoder = Encoder(codec.DEFAULT_LIMITS)
@@ -167,7 +172,9 @@ def test_items_are_counted_alike_on_both_sides(value: Any) -> None:
     assert heads.count_items(head, len(head)) == encoder.items
 
 
-def harmless(head: bytes, buffers: tuple[bytes, ...] = (), limits: CodecLimits = codec.DEFAULT_LIMITS) -> None:
+def harmless(
+    head: bytes, buffers: tuple[bytes, ...] = (), limits: CodecLimits = codec.DEFAULT_LIMITS
+) -> None:
     """Decode, expecting a value that can be encoded again or one of three errors."""
     try:
         value = decode(Encoded(head, buffers), limits=limits)
@@ -185,14 +192,26 @@ def test_random_bytes_do_no_harm(head: bytes) -> None:
 pieces = st.sampled_from(
     [b"\xd4\x00" + bytes([mark]) for mark in range(15)]
     + [b"\xc7\x05" + bytes([code]) for code in range(12)]
-    + [bytes([byte]) for byte in (0x80, 0x81, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0xC0, 0xC2, 0xC3, 0, 1, 2, 0xFF)]
-    + [b"\xa1x", b"\xa1C", b"\xa3<f8", b"\xa3|S0", b"\xa1U", b"\xc4\x04abcd", b"\xcb" + bytes(8), b"\xdc\x00\x02"]
+    + [
+        bytes([byte])
+        for byte in (0x80, 0x81, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0xC0, 0xC2, 0xC3, 0, 1, 2, 0xFF)
+    ]
+    + [
+        b"\xa1x",
+        b"\xa1C",
+        b"\xa3<f8",
+        b"\xa3|S0",
+        b"\xa1U",
+        b"\xc4\x04abcd",
+        b"\xcb" + bytes(8),
+        b"\xdc\x00\x02",
+    ]
     + [heads.pack(f"{cls.__module__}.{cls.__qualname__}") for cls in (Suit, Bit, Box, Wrapped)]
     + [heads.pack(name) for name in ("inside", "label", "HEARTS")]
 )
 
 
-@settings(quick, max_examples=1500)
+@settings(quick, max_examples=1000)
 @given(st.lists(pieces, max_size=25).map(b"".join), st.lists(st.binary(max_size=16), max_size=2).map(tuple))
 def test_well_formed_pieces_in_any_order_do_no_harm(head: bytes, buffers: tuple[bytes, ...]) -> None:
     harmless(head, buffers)
@@ -219,13 +238,13 @@ def mutations(draw: st.DrawFn) -> tuple[bytes, tuple[bytes, ...]]:
     return bytes(head), buffers[: draw(st.integers(0, len(buffers)))]
 
 
-@settings(quick, max_examples=700)
+@settings(quick, max_examples=300)
 @given(mutations())
 def test_damaged_heads_do_no_harm(damaged: tuple[bytes, tuple[bytes, ...]]) -> None:
     harmless(*damaged)
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=100)
 @given(values, st.integers(1, 6), st.integers(1, 30))
 def test_limits_hold_on_both_sides_alike(value: Any, depth: int, items: int) -> None:
     limits = CodecLimits(max_depth=depth, max_items=items)

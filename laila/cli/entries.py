@@ -210,7 +210,10 @@ def _forget(arguments: argparse.Namespace) -> int:
     with _peer(arguments) as peer:
         peer.forget(**chosen).wait(arguments.timeout)
     if arguments.json:
-        show({"forgotten": chosen.get("entry_ids") or [arguments.nickname], "pool": arguments.pool})
+        from laila.ids import nickname_id
+
+        ids = chosen.get("entry_ids") or [nickname_id(arguments.nickname)]
+        show({"forgotten": ids, "pool": arguments.pool})
     return 0
 
 

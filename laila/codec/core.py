@@ -27,6 +27,7 @@ from laila.codec.limits import (
     too_deep,
 )
 from laila.codec.registry import describe, registry
+from laila.codec.scalars import decode_scalar
 from laila.errors import BadValue, Corrupt, LimitExceeded, UnsupportedType
 
 T = TypeVar("T", bound=type)
@@ -124,10 +125,10 @@ def decode(
             check_bytes(size + sum(map(nbytes_of, buffers)), limits.max_bytes)
         if size > heads.UNPROVEN or size > limits.max_items:
             heads.prove(head, limits.max_items)
-        tree = heads.unpack(head, extension)
         if buffers or (_MARK in head and marks.BYTES in head):
-            return Decoder(limits.max_depth, buffers).value(tree)
+            return Decoder(limits.max_depth, buffers).value(heads.unpack(head, extension))
         # No mark anywhere: the tree is the value. It is not deeper than the bytes that can begin a container.
+        tree = heads.unpack(head, decode_scalar)
         depth = size if size > _SMALL else len(head.translate(None, _NO_CONTAINERS))
         if depth > limits.max_depth and is_deeper(tree, limits.max_depth):
             raise too_deep(limits.max_depth)

@@ -25,8 +25,8 @@ from laila.lab import values
 DEFAULT_TIMEOUT = 10.0
 MAX_TIMEOUT = 600.0
 WORKERS = 16
-_NAME = "lab-client"
-"""Names of client peers start with it: they are no nodes."""
+CLIENT_NAME = "lab-client"
+"""What these programs call themselves as peers, for access rules; they are no nodes, so lists leave them out."""
 
 
 class NodeLink:
@@ -39,7 +39,7 @@ class NodeLink:
         laila.codec.register(values.Colour)
         laila.codec.register(values.Point)
         self.status = status
-        self.policy = DefaultPolicy(name=f"{_NAME}-{os.getpid()}")
+        self.policy = DefaultPolicy(name=CLIENT_NAME)
         try:
             host, _, port = connect.rpartition(":")
             secret = Path(secret_file).read_text(encoding="ascii").strip()
@@ -111,7 +111,7 @@ def exists(link: NodeLink, request: Mapping[str, Any], timeout: float) -> dict[s
 def peers(link: NodeLink, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     """The node's own list of its links; programs like this one are left out."""
     found = link.node(request.get("at")).peers
-    return {"peers": [dict(item) for item in found if not str(item.get("peer_name")).startswith(_NAME)]}
+    return {"peers": [dict(item) for item in found if item.get("peer_name") != CLIENT_NAME]}
 
 
 def ping(link: NodeLink, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
@@ -121,9 +121,7 @@ def ping(link: NodeLink, request: Mapping[str, Any], timeout: float) -> dict[str
 def status(link: NodeLink, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     """What the own node says of itself on its status port."""
     found = json.loads(_get(link, "/status.json", timeout))
-    found["peers"] = [
-        item for item in found.get("peers", []) if not str(item.get("peer_name")).startswith(_NAME)
-    ]
+    found["peers"] = [item for item in found.get("peers", []) if item.get("peer_name") != CLIENT_NAME]
     return {"status": found}
 
 

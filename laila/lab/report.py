@@ -82,6 +82,11 @@ def page_data(
                 "refused": [
                     event["t"] for event in events if event["what"] == "refused" and event.get("node") == name
                 ],
+                "bad": [
+                    [event["t"], event["text"]]
+                    for event in events
+                    if event["what"] == "bad" and event["node"] == name
+                ],
                 "work": work(name, ops, end),
             }
             for name in lanes
@@ -137,11 +142,12 @@ def work(node: str, ops: Iterable[dict[str, Any]], end: float) -> dict[str, list
     for op in ops:
         if op["at"] == node and op["op"] in ("memorize", "remember", "forget", "exists"):
             place = min(BINS - 1, int(op["end"] / end * BINS)) if end else 0
-            (good if op["outcome"] in ("ok", "EntryNotFound") else bad)[place] += 1
+            fine = op["outcome"] == "ok" or (op["outcome"] == "EntryNotFound" and op["phase"] == "memory")
+            (good if fine else bad)[place] += 1
     return {"good": good, "bad": bad}
 
 
-def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict[str, str]]:
+def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The numbers that people ask for first."""
     links = nodes * (nodes - 1)
     seen = {
@@ -164,7 +170,7 @@ def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict
         )
         found.append({"number": f"{crash['healed']:.1f} s", "text": "from its start to all links healed"})
     if "acknowledged" in result.facts:
-        found.append(
-            {"number": f"{result.facts['acknowledged']:,}", "text": "acknowledged writes, none lost"}
-        )
+        known, lost = result.facts["acknowledged"], result.facts.get("lost", 0)
+        text = f"of {known:,} acknowledged writes lost" if lost else "acknowledged writes, none lost"
+        found.append({"number": f"{lost or known:,}", "text": text, "bad": bool(lost)})
     return found

@@ -37,6 +37,8 @@ REMOVE = Step("remove", "remove what was made", lambda stage: "")
 
 
 EFFORT = Effort()
+SHOWN = 8
+"""Lines of evidence that the progress shows; the report has them all."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -201,7 +203,7 @@ class _Work:
         self.progress.end(step.key, state, detail)
         if state in ("failed", "error"):
             self.history.event("note", f"{step.title}: {detail}")
-            for line in evidence:
+            for line in evidence[:SHOWN]:
                 self.progress.say(f"         {line}")
 
     def _skip_rest(self, why: str) -> None:

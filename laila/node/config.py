@@ -9,7 +9,6 @@ through `NodeConfig.problem`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +37,8 @@ class NodeConfig:
     status: Address
     secret_file: Path
     advertise: Address | None = None
+    also_accept: tuple[Path, ...] = ()
+    allow_nodes: tuple[str, ...] = ()
     state_dir: Path | None = None
     peers: tuple[PeerSource, ...] = ()
     pools: tuple[PoolConfig, ...] = ()
@@ -96,9 +97,10 @@ def strangers(environ: Mapping[str, str]) -> list[str]:
     """One sentence for each LAILA_ variable that looks like a misspelt key (others may be others')."""
     known = {key.env for key in KEYS} | {CONFIG_ENV}
     found = []
-    for variable in sorted(environ):
-        if variable in known or not variable.startswith("LAILA_"):
-            continue
+    strange = sorted(name for name in environ if name.startswith("LAILA_") and name not in known)
+    for variable in strange:
+        import difflib  # only a mistake pays for it
+
         if near := difflib.get_close_matches(variable, known, n=1, cutoff=0.8):
             found.append(f"{variable} is set but is no setting; did you mean {near[0]}?")
     return found
@@ -137,6 +139,8 @@ def limits_of(named: Mapping[str, float]) -> Limits:
     chosen: dict[str, Any] = {}
     for name, number in named.items():
         if name not in defaults:
+            import difflib  # only a mistake pays for it
+
             near = difflib.get_close_matches(name, list(defaults), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(defaults)}"
             raise Complaint(f"no limit is called {name!r}; {hint}", (name,))
@@ -150,6 +154,8 @@ def limits_of(named: Mapping[str, float]) -> Limits:
 
 
 def _nearest(wrong: str) -> str:
+    import difflib  # only a mistake pays for it
+
     near = difflib.get_close_matches(wrong, list(BY_NAME), n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BY_NAME)}"
 

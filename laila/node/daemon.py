@@ -12,15 +12,15 @@ import errno
 import logging
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from laila.endpoint import Communication
 from laila.dialer import Dialer
+from laila.endpoint import Communication
 from laila.errors import BadConfig, LailaError
 from laila.node import logs, secretfile
 from laila.node.addresses import Address
@@ -64,13 +64,36 @@ class Signals:
         self.asked.set()
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """The secret that this node proves, and those that it accepts beside it."""
+
+    own: str
+    others: tuple[str, ...]
+
+    @classmethod
+    def read(cls, config: NodeConfig) -> Secrets:
+        """From the files that the configuration names. Raises BadConfig."""
+        return cls(
+            _secret(config, "secret_file", config.secret_file),
+            tuple(_secret(config, "also_accept", path) for path in config.also_accept),
+        )
+
+
+def _secret(config: NodeConfig, key: str, path: Path) -> str:
+    try:
+        return secretfile.read_secret(path)
+    except BadConfig as error:
+        raise config.problem(key, str(error)) from error
+
+
 class Node:
     """A node from its configuration. Call `start`, then `run` until a signal, then `close`."""
 
-    def __init__(self, config: NodeConfig, secret: str) -> None:
+    def __init__(self, config: NodeConfig, secrets: Secrets) -> None:
         self.config = config
         self.state = NodeState(config.name, VERSION)
-        self._secret = secret
+        self._secrets = secrets
         self._server: HttpServer | None = None
         self._policy: DefaultPolicy | None = None
         self._connection: DefaultTCPIPProtocol | None = None
@@ -92,7 +115,9 @@ class Node:
         self._connection = self._listen(self._policy)
         self.state.policy = self._policy
         self.state.listen = str(Address(config.listen.host, self._connection.port))
-        self.state.advertise = str(config.advertise) if config.advertise is not None else None
+        self.state.advertise = (
+            self._connection.advertise if config.advertise or not config.listen.wildcard else None
+        )
         self._discovery = self._discover(self._policy.communication)
         self._discovery.start()
         self.state.discovery = self._discovery
@@ -119,9 +144,10 @@ class Node:
 
     def _open_policy(self) -> DefaultPolicy:
         state_dir = self.config.state_dir
-        with self._blamed("state_dir"):
-            if state_dir is not None:
+        if state_dir is not None:
+            with self._blamed("state_dir", f"{state_dir} cannot be written"):
                 _check_writable(state_dir)
+        with self._blamed("state_dir"):
             return DefaultPolicy(name=self.config.name, identity_dir=state_dir, limits=self.config.limits)
 
     def _open_pools(self, policy: DefaultPolicy) -> None:
@@ -139,7 +165,9 @@ class Node:
             connection = DefaultTCPIPProtocol(
                 host=listen.host,
                 port=listen.port,
-                peer_secret_key=self._secret,
+                peer_secret_key=self._secrets.own,
+                also_accept=self._secrets.others,
+                allow=self.config.allow_nodes or None,
                 advertise=str(advertise) if advertise is not None else None,
             )
             policy.communication.add_connection(connection)
@@ -147,9 +175,9 @@ class Node:
 
     def _discover(self, communication: Communication) -> Discovery[Dialer]:
         def dial(host: str, port: int) -> Dialer:
-            return communication.maintain(host, port, self._secret)
+            return communication.maintain(host, port, secrets.own, also_accept=secrets.others)
 
-        config = self.config
+        config, secrets = self.config, self._secrets
         return Discovery(config.peers, dial, communication.forget_dialer, every=config.resolve_every)
 
     @contextlib.contextmanager
@@ -180,14 +208,11 @@ class Node:
 def run(config: NodeConfig) -> int:
     """Run a node until SIGTERM or SIGINT; the exit code. Raises BadConfig if it cannot be run."""
     with Signals() as signals:
-        try:
-            secret = secretfile.read_secret(config.secret_file)
-        except BadConfig as error:
-            raise config.problem("secret_file", str(error)) from error
-        logs.configure(config.log_level, config.log_format, config.name, (secret,))
+        secrets = Secrets.read(config)
+        logs.configure(config.log_level, config.log_format, config.name, (secrets.own, *secrets.others))
         for warning in _warnings(config):
             log.warning(warning)
-        node = Node(config, secret)
+        node = Node(config, secrets)
         try:
             node.start()
             node.run(signals.asked)
@@ -200,9 +225,10 @@ def run(config: NodeConfig) -> int:
 
 def _warnings(config: NodeConfig) -> Iterator[str]:
     yield from strangers(os.environ)
-    exposed = secretfile.exposure(config.secret_file)
-    if exposed is not None:
-        yield exposed
+    for file in (config.secret_file, *config.also_accept):
+        exposed = secretfile.exposure(file)
+        if exposed is not None:
+            yield exposed
     if config.state_dir is None:
         yield "no state_dir is set: this node has a new identity at every start"
 
@@ -210,9 +236,11 @@ def _warnings(config: NodeConfig) -> Iterator[str]:
 def _check_writable(directory: Path) -> None:
     """Make the directory if need be, and write in it. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryFile(dir=directory) as file:
-        file.write(b"laila")
-        file.flush()
+    probe = directory / f".laila-{os.getpid()}"
+    try:
+        probe.write_bytes(b"laila")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _advice(error: OSError) -> str:

@@ -8,7 +8,20 @@ from typing import Any
 
 from laila.node.addresses import Address
 from laila.node.pools import POOL_KINDS, pools
-from laila.node.settings import Parser, access, address, choice, limits, name, path, peers, seconds, words
+from laila.node.settings import (
+    Parser,
+    access,
+    address,
+    choice,
+    limits,
+    name,
+    node_ids,
+    path,
+    paths,
+    peers,
+    seconds,
+    words,
+)
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("json", "text")
@@ -63,6 +76,22 @@ KEYS: tuple[Key, ...] = (
         "FILE",
         "file with the secret that all nodes share, made by `laila secret new` "
         "(default: /run/secrets/laila_secret where that exists)",
+    ),
+    Key(
+        "also_accept",
+        paths,
+        "FILE[,FILE…]",
+        "files with further secrets that are accepted, while nodes change from one secret to another",
+        (),
+        repeat=True,
+    ),
+    Key(
+        "allow_nodes",
+        node_ids,
+        "ID[,ID…]",
+        "ids of the only nodes that are let in, of those that know the secret (default: all that know it)",
+        (),
+        repeat=True,
     ),
     Key(
         "state_dir",

@@ -15,6 +15,7 @@ from typing import Any
 from laila.node.addresses import Address, PeerSource
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NODE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?")
 _DECIMAL = re.compile(r"\d+\.\d+")
 _UNITS = {
@@ -88,6 +89,19 @@ def path(value: Any, base: Path) -> Path:
     if not text or "\0" in text:
         raise Complaint("it is no path; write the path of a file or directory")
     return base / Path(text).expanduser()
+
+
+def paths(value: Any, base: Path) -> tuple[Path, ...]:
+    return tuple(path(text, base) for text in items(",", 'a list of paths, such as ["old-secret"]')(value))
+
+
+def node_ids(value: Any, base: Path) -> tuple[str, ...]:
+    """Ids of nodes, as `laila status` shows them."""
+    found = items(",", "a list of node ids, as `laila status` shows them")(value)
+    for text in found:
+        if not _NODE_ID.fullmatch(text.lower()):
+            raise Complaint(f"{text!r} is no node id; write ids as `laila status` shows them")
+    return tuple(text.lower() for text in found)
 
 
 def choice(allowed: tuple[str, ...]) -> Parser:

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laila.node.http import Response, Route
@@ -82,7 +82,7 @@ class NodeState:
 
 def routes(state: NodeState, metrics: Metrics) -> dict[str, Route]:
     """The pages of the status port."""
-    page = files("laila.node").joinpath("page.html").read_bytes()
+    page = Path(__file__).with_name("page.html").read_bytes()
     return {
         "/": Route(lambda: Response(page, "text/html; charset=utf-8", headers=_PAGE_HEADERS)),
         "/healthz": Route(lambda: Response(b"ok\n")),

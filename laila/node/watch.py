@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from typing import Any
 
@@ -25,7 +26,7 @@ class Watch:
     """Subscribes to a node's events. Call `turn` now and then."""
 
     def __init__(self, events: Events) -> None:
-        self._noted: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_NOTED)
+        self._noted: deque[tuple[float, str, dict[str, Any]]] = deque(maxlen=MAX_NOTED)
         self._lock = threading.Lock()
         self._refused: Counter[str] = Counter()
         self._failures: dict[str, str] = {}
@@ -37,7 +38,7 @@ class Watch:
                 self._refused[fields["reason"]] += 1
                 if self._refused[fields["reason"]] > 1:
                     return
-            self._noted.append((kind, fields))
+            self._noted.append((time.time(), kind, fields))
 
     def turn(self) -> None:
         """Write what has happened since the last time."""
@@ -45,24 +46,35 @@ class Watch:
             noted, refused = list(self._noted), self._refused
             self._noted.clear()
             self._refused = Counter()
-        for kind, fields in noted:
-            if kind == "link_up":
-                self._failures.pop(fields["address"], None)
-                log.info("link up", extra={name: fields[name] for name in _ABOUT})
-            elif kind == "link_lost":
-                log.warning("link lost", extra={name: fields[name] for name in (*_ABOUT, "error")})
-            elif kind == "dial_failed":
-                self._dial_failed(fields)
-            elif kind == "refused":
-                log.warning("refused", extra={**fields, "count": refused[fields["reason"]]})
-            else:
-                log.error(kind, extra=fields)
+        for at, kind, fields in noted:
+            if kind == "refused":
+                fields = {**fields, "count": refused[fields["reason"]]}
+            if (line := self._line(kind, fields)) is not None:
+                level, event, extra = line
+                _write(at, level, event, extra)
 
-    def _dial_failed(self, fields: dict[str, Any]) -> None:
+    def _line(self, kind: str, fields: dict[str, Any]) -> tuple[int, str, dict[str, Any]] | None:
+        """Level, event and fields of a log line; None when this was said already."""
+        if kind == "link_up":
+            self._failures.pop(fields["address"], None)
+            return logging.INFO, "link up", {name: fields[name] for name in _ABOUT}
+        if kind == "link_lost":
+            return logging.WARNING, "link lost", {name: fields[name] for name in (*_ABOUT, "error")}
+        if kind == "refused":
+            level = logging.DEBUG if fields["reason"] == "SelfPeer" else logging.WARNING
+            return level, "refused", fields
+        if kind != "dial_failed":
+            return logging.ERROR, kind, fields
         if self._failures.get(fields["address"]) == fields["error"]:
-            return
+            return None
         self._failures[fields["address"]] = fields["error"]
         if fields["kind"] == "SelfPeer":
-            log.info("that peer is this node", extra={"address": fields["address"]})
-        else:
-            log.warning("cannot link yet", extra=fields)
+            return logging.INFO, "that peer is this node", {"address": fields["address"]}
+        return logging.WARNING, "cannot link yet", fields
+
+
+def _write(at: float, level: int, event: str, extra: dict[str, Any]) -> None:
+    if log.isEnabledFor(level):
+        record = log.makeRecord(log.name, level, __file__, 0, event, (), None, extra=extra)
+        record.created = at  # when it happened, not when it was written
+        log.handle(record)

@@ -289,7 +289,7 @@ class Pool(ABC):
 
 
 def close_all(pools: Iterable[Pool]) -> None:
-    """Close every pool, also when closing one fails; the first error is raised at the end."""
+    """Close every pool, also when closing one fails; an error is raised at the end."""
     with contextlib.ExitStack() as stack:
         for pool in pools:
             stack.callback(pool.close)

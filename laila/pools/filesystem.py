@@ -180,6 +180,7 @@ class FilesystemPool(Pool):
                 for shard in shards:
                     sync_directory(shard)
             except OSError:
+                self._known_shards.clear()  # perhaps somebody removed one
                 for temporary in staged:
                     temporary.unlink(missing_ok=True)
                 raise
@@ -214,6 +215,7 @@ class FilesystemPool(Pool):
             for temporary in staged:
                 with contextlib.suppress(OSError):
                     temporary.unlink()
+            self._scratch.check()
             raise
         return staged
 
@@ -262,17 +264,29 @@ class _Scratch:
                 directory = self._directory
         return directory / str(next(self._numbers))
 
+    def check(self) -> None:
+        """Make another directory next time if somebody removed this one."""
+        with self._making:
+            if self._directory is not None and not self._directory.exists():
+                self.close()
+
     def _make(self) -> tuple[Path, BinaryIO]:
         while True:
             directory = self._root / uuid.uuid4().hex
             directory.mkdir(parents=True)
-            with contextlib.ExitStack() as stack, contextlib.suppress(FileNotFoundError, BlockingIOError):
-                path = directory / "lock"
-                lock = stack.enter_context(path.open("xb"))
-                _try_lock(lock)
-                if os.path.samestat(path.stat(), os.fstat(lock.fileno())):  # nobody swept it meanwhile
-                    stack.pop_all()
-                    return directory, lock
+            try:
+                with contextlib.ExitStack() as stack:
+                    path = directory / "lock"
+                    lock = stack.enter_context(path.open("xb"))
+                    _try_lock(lock)
+                    if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                        stack.pop_all()
+                        return directory, lock
+            except (FileNotFoundError, BlockingIOError):
+                continue  # somebody took it for a dead writer's in the instant before it was locked
+            except OSError:
+                _remove(directory)
+                raise
 
     def sweep(self) -> None:
         """Remove what dead writers left. Where nothing may be removed, everything stays."""

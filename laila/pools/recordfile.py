@@ -8,6 +8,7 @@ Its name is a reversible spelling of the key that survives case-folding and norm
 other than a-z 0-9 - _ become =xx. A key too long for that is named by its hash. The key is in the file in any
 case.
 
+Whoever shortens a mapped file in place kills its readers (SIGBUS); laila only ever replaces files.
 The checksum finds accidents (a bad block, half a copy), not forgery; who can write the directory can write
 entries.
 """
@@ -113,10 +114,10 @@ def content(path: Path) -> bytes | mmap.mmap:
 
 
 def file_name(key: bytes) -> str:
-    if not key.translate(None, _PLAIN):
-        stem = key.decode() or "="
-    else:
-        stem = "".join(map(_SPELLING.__getitem__, key))
+    plain = not key.translate(None, _PLAIN)
+    stem = key.decode() if plain else "".join(map(_SPELLING.__getitem__, key))
+    if not stem:
+        return "=" + RECORD_SUFFIX
     if len(stem) <= MAX_STEM:
         return stem + RECORD_SUFFIX
     return hashlib.blake2b(key, digest_size=32).hexdigest() + HASHED_SUFFIX

@@ -32,6 +32,7 @@ from ..errors import (
     LimitExceeded,
     LinkError,
     PeerLost,
+    ProtocolError,
     Unreachable,
 )
 from ..futures import Future
@@ -240,6 +241,8 @@ class Link:
         finally:
             self._hold(False)
             self._reading.release()
+        if not future.done and self.state is State.CLOSED:
+            future.block(deadline)  # whoever closed the link is about to say so
 
     def _drive(self, future: Future, deadline: float | None) -> None:
         limit = self._limits.spin
@@ -355,7 +358,7 @@ class Link:
             self.fail(self._end_error(error.strerror or str(error)), "broken")
             return True
         if not count:
-            self.fail(self._end_error("it closed the connection"), "closed")
+            self.fail(self._end_error("it closed the connection"), "goodbye" if self.retired_as else "closed")
             return True
         self.last_contact = time.monotonic()
         self.bytes_in += count
@@ -452,6 +455,9 @@ class Link:
                 events = self.session.accept_body(event.kind, event.request_id)
                 self._accepted += event.size
                 self._flush()
+        except ProtocolError as error:
+            self._refuse(error)
+            return False
         except (MemoryError, OSError) as error:
             self._turn_down(event, Busy(f"this node has no memory for {event.size} bytes now ({error})"))
             return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,31 @@ def test_a_file_is_on_disk_before_it_gets_its_name_and_the_name_before_put_retur
         temporary = calls[0].removeprefix("sync ")
         assert temporary.startswith(".tmp/")
         assert calls == [f"sync {temporary}", f"rename {temporary} {final}", f"sync {shard}"]
+
+
+def test_a_fill_that_comes_second_does_not_replace_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FilesystemPool(tmp_path) as pool:
+        pool.put("k", record(b"written"))
+        monkeypatch.setattr(pool, "_exists", lambda key: False)  # as it was an instant before that write
+        pool._put_new([("k", record(b"filled"))])
+        assert content(pool.get("k")) == content(record(b"written"))
+        assert [path.name for path in tmp_path.glob(".tmp/*/*")] == ["lock"]
+
+
+def test_a_directory_that_was_emptied_by_hand_takes_entries_again(tmp_path: Path) -> None:
+    with FilesystemPool(tmp_path) as pool:
+        pool.put("k", record())
+        for directory in tmp_path.iterdir():
+            shutil.rmtree(directory)
+        assert pool.get("k") is None
+        with pytest.raises(errors.StorageError, match="ENOENT"):
+            pool.put("k", record())
+        with contextlib.suppress(errors.StorageError):
+            pool.put("k", record())
+        pool.put("k", record(b"again"))
+        assert content(pool.get("k")) == content(record(b"again"))
 
 
 def test_a_big_buffer_is_the_mapped_file_and_survives_a_replacement(tmp_path: Path) -> None:

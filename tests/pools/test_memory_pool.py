@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,24 @@ def test_a_bound_is_an_error_that_names_it_and_changes_nothing(bound: dict[str, 
     pool.put("a", record(b"012345678"))
     pool.delete("b")
     pool.put("c", record(b"0123456789"))
+
+
+def test_the_byte_count_stays_true_under_threads() -> None:
+    pool, interval = MemoryPool(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def work(number: int) -> None:
+            for step in range(4000):
+                pool.put("k", record(bytes((step * 7 + number) % 97)))
+                if step % 5 == 0:
+                    pool.delete("k")
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert pool.nbytes() == sum(found.nbytes for found in pool.get_many(list(pool)))
 
 
 def test_a_fill_that_does_not_fit_leaves_the_read_its_answer() -> None:

@@ -39,12 +39,17 @@ def many(pool: Pool, name: str, count: int) -> None:
         pool.put("shared", of_round(number))
 
 
+def connections(pool: Pool) -> set[object]:
+    return set(pool._database._idle) if isinstance(pool, SqlitePool) else set()
+
+
 def fork(pool: Pool) -> None:
     pool.put("before", of_round(1))
+    parents = connections(pool)
     child = os.fork()
     if child == 0:
         pool.put("child", of_round(2))
-        good = pool.get("before") is not None
+        good = pool.get("before") is not None and not parents & connections(pool)
         pool.close()
         os._exit(0 if good else 1)
     for number in range(20):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from . import environments
 from .bars import Verdict, judge
@@ -23,12 +24,15 @@ from .run import Plan, run
 from .table import describe, report
 
 WORK_NAMES = (*ALL_WORKS, "import")
+INTERRUPTED = "the run was interrupted"
 
 
 def main() -> int:
     """Parse, set up, run, report."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` ends the children on the way out
+    # both end the children on the way out, also where a shell started this in the background and ignores SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.time()
 
     def say(line: str) -> None:
@@ -42,6 +46,7 @@ def main() -> int:
     except environments.SetupFailed as error:
         print(f"tools/bench: {error}", file=sys.stderr)
         return 2
+    load = [os.getloadavg()[0]]
     home = tempfile.mkdtemp(prefix="run-", dir=environments.BUILD)
     results = Results(works=options.works, contenders=options.only)
     plan = Plan(
@@ -58,14 +63,17 @@ def main() -> int:
         run(plan, results, say)
     except KeyboardInterrupt:
         print("interrupted; what was measured until now:", file=sys.stderr)
-        results.failures.append("the run was interrupted")
+        results.failures.append(INTERRUPTED)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+    load.append(os.getloadavg()[0])
     verdicts = judge(results)
     print(report(results, verdicts))
-    write(options.json, plan, results, verdicts, began)
+    if load[0] > 0.5:
+        print(f"The machine was busy before the run began (load {load[0]:.1f}): take the ratios as rough.")
+    write(options.json, plan, results, verdicts, {"began": began, "load": load})
     print(f"written: {options.json}", file=sys.stderr)
-    return 1 if results.failures else 0
+    return 130 if INTERRUPTED in results.failures else 1 if results.failures else 0
 
 
 def parse() -> argparse.Namespace:
@@ -110,12 +118,12 @@ def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     return names
 
 
-def write(path: Path, plan: Plan, results: Results, verdicts: list[Verdict], began: float) -> None:
+def write(path: Path, plan: Plan, results: Results, verdicts: list[Verdict], when: dict[str, Any]) -> None:
     """The run as JSON: the machine, versions, every value, medians, and the bars."""
     used = sorted({CONTENDERS[name].environment for name in plan.contenders})
     document = {
-        "began": began,
-        "took_seconds": round(time.time() - began, 1),
+        **when,
+        "took_seconds": round(time.time() - when["began"], 1),
         "machine": {
             "cpus": os.cpu_count(),
             "kernel": platform.release(),

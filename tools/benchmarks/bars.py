@@ -67,10 +67,11 @@ BARS: tuple[Bar, ...] = (
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Every bar of a work that was asked for."""
+    """Every bar of which the work and the contenders were asked for."""
     verdicts = []
     for bar in BARS:
-        if bar.metric.partition(".")[0] not in results.works:
+        asked = bar.subject in results.contenders and bar.reference in (None, *results.contenders)
+        if not asked or bar.metric.partition(".")[0] not in results.works:
             continue
         values = results.ratios(bar.subject, bar.metric, bar.reference)
         if values:

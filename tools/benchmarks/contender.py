@@ -103,6 +103,10 @@ class Contender(ABC):
         return array
 
     @abstractmethod
+    def forget(self, key: str) -> None:
+        """Have the server drop one value, and wait until it has."""
+
+    @abstractmethod
     def put_array(self, prepared: Any) -> str:
         """Store one float64 array; its key."""
 

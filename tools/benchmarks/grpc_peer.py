@@ -37,11 +37,15 @@ class Grpc(Contender):
         def get(request: bytes, _: Any) -> bytes:
             return store[request]
 
+        def forget(request: bytes, _: Any) -> bytes:
+            del store[request]
+            return b""
+
         def get_many(request: bytes, _: Any) -> bytes:
             found: bytes = msgpack.packb([store[request[i : i + KEY]] for i in range(0, len(request), KEY)])
             return found
 
-        methods = {"put": put, "get": get, "get_many": get_many}
+        methods = {"put": put, "get": get, "forget": forget, "get_many": get_many}
         handlers = {name: grpc.unary_unary_rpc_method_handler(call) for name, call in methods.items()}
         server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Store", handlers),))
@@ -58,6 +62,7 @@ class Grpc(Contender):
         self.channel: Any = channel
         self.call_put: Any = channel.unary_unary("/Store/put")
         self.call_get: Any = channel.unary_unary("/Store/get")
+        self.call_forget: Any = channel.unary_unary("/Store/forget")
         self.call_get_many: Any = channel.unary_unary("/Store/get_many")
 
     def put(self, value: Record) -> str:
@@ -76,6 +81,9 @@ class Grpc(Contender):
         return [
             msgpack.unpackb(value) for value in msgpack.unpackb(self.call_get_many("".join(keys).encode()))
         ]
+
+    def forget(self, key: str) -> None:
+        self.call_forget(key.encode())
 
     def put_array(self, prepared: Any) -> str:
         key = next(self.keys)

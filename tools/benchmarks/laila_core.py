@@ -18,13 +18,17 @@ SECRET = "0123456789abcdef" * 2  # it is sent in clear anyway
 PATIENCE = 60
 
 
+def _module(name: str) -> Any:
+    """By name, so that type checkers do not take this `laila` for the checkout's."""
+    return importlib.import_module(name)
+
+
 class LailaCore(Contender):
     """Two policies over its TCP transport."""
 
     def _listen(self) -> Any:
-        # by name, so that type checkers do not take this for the checkout's package
-        self.laila: Any = importlib.import_module("laila")
-        self.defaults: Any = importlib.import_module("laila.macros.defaults")
+        self.laila = _module("laila")
+        self.defaults = _module("laila.macros.defaults")
         self.laila.active_policy = self.defaults.DefaultPolicy()
         tcp = self.defaults.DefaultTCPProtocol(host="127.0.0.1", port=0, peer_secret_key=SECRET)
         self.laila.communication.add_connection(tcp)
@@ -60,6 +64,9 @@ class LailaCore(Contender):
 
     def prepare(self, array: Any) -> Any:
         return self.laila.constant(data=array)
+
+    def forget(self, key: str) -> None:
+        self.laila.forget(key, pool=POOL, dst_policy=self.peer).wait(PATIENCE)
 
     def put_array(self, prepared: Any) -> str:
         self.laila.memorize(prepared, pool=POOL, dst_policy=self.peer).wait(PATIENCE)

@@ -23,9 +23,8 @@ class Laila(Contender):
     """A library process with a memory pool serves; the client's active policy is the proxy of that peer."""
 
     def serve(self, announce: Announce) -> None:
-        from laila.macros.defaults import DefaultPolicy, DefaultPool, DefaultTCPIPProtocol
-
         import laila
+        from laila.macros.defaults import DefaultPolicy, DefaultPool, DefaultTCPIPProtocol
 
         policy = DefaultPolicy()
         laila.memory.extend(pool=DefaultPool(), pool_nickname=POOL)
@@ -35,9 +34,8 @@ class Laila(Contender):
         threading.Event().wait()
 
     def connect(self, address: Address) -> None:
-        from laila.macros.defaults import DefaultPolicy
-
         import laila
+        from laila.macros.defaults import DefaultPolicy
 
         self.laila = laila
         policy = DefaultPolicy()
@@ -69,6 +67,9 @@ class Laila(Contender):
 
     def prepare(self, array: Any) -> Any:
         return self.laila.constant(array)
+
+    def forget(self, key: str) -> None:
+        self.laila.forget(key, pool_nickname=POOL).wait()
 
     def put_array(self, prepared: Any) -> str:
         self.laila.memorize(prepared, pool_nickname=POOL).wait()

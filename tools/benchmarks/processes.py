@@ -38,7 +38,7 @@ class ChildFailed(RuntimeError):
 class Child:
     """A process with lines of JSON in both directions."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
         self.label = " ".join(command[2:4])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._unread = b""
@@ -48,6 +48,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, **environment, "PYTHONPATH": str(HERE)},
+            cwd=folder,  # `-m` puts it first on the import path, and the checkout holds another `laila` than laila-core
             start_new_session=True,
         )
 

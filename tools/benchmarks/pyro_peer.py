@@ -26,6 +26,9 @@ class Store:
     def get(self, key: str) -> Any:
         return self.values[key]
 
+    def forget(self, key: str) -> None:
+        del self.values[key]
+
     def get_many(self, keys: list[str]) -> list[Any]:
         return [self.values[key] for key in keys]
 
@@ -77,6 +80,9 @@ class Pyro(Contender):
     def get_many(self, keys: Sequence[str]) -> list[Record]:
         found: list[Record] = self.proxy.get_many(list(keys))
         return found
+
+    def forget(self, key: str) -> None:
+        self.proxy.forget(key)
 
     def put_array(self, prepared: Any) -> str:
         key = next(self.keys)

@@ -2,7 +2,7 @@
 
 Request: op (1 byte), length (u32), body. Reply: length (u32), body. Header and body leave in one send,
 replies to requests that arrived together leave together, receives are large, and a large body is received
-straight into its final buffer. Ops: g = key; p = key + value; m = keys. The server keeps bytes; the client
+straight into its final buffer. Ops: g = key; p = key + value; m = keys; d = key. The server keeps bytes; the client
 packs and unpacks with msgpack.
 """
 
@@ -55,6 +55,9 @@ def reply(op: bytes, body: Any, store: Store, replies: list[Part]) -> None:
         replies += (LENGTH.pack(len(value)), value)
     elif op == b"p":
         store[bytes(body[:KEY])] = body[KEY:]
+        replies.append(LENGTH.pack(0))
+    elif op == b"d":
+        del store[bytes(body)]
         replies.append(LENGTH.pack(0))
     else:
         values = [store[body[i : i + KEY]] for i in range(0, len(body), KEY)]
@@ -178,6 +181,10 @@ class RawClient(Contender):
             values.append(msgpack.unpackb(body[at + LENGTH.size : end]))
             at = end
         return values
+
+    def forget(self, key: str) -> None:
+        self.sock.sendall(REQUEST.pack(b"d", KEY) + key.encode())
+        self.take_reply()
 
     def put_array(self, prepared: Any) -> str:
         key = next(self.keys)

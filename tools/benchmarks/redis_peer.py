@@ -59,6 +59,9 @@ class Redis(Contender):
     def get_many(self, keys: Sequence[str]) -> list[Record]:
         return [msgpack.unpackb(value) for value in self.client.mget(keys)]
 
+    def forget(self, key: str) -> None:
+        self.client.delete(key)
+
     def put_array(self, prepared: Any) -> str:
         key = next(self.keys)
         self.client.set(key, memoryview(prepared).cast("B"))

@@ -45,6 +45,9 @@ class RPyC(Contender):
             def exposed_get(self, key: str) -> bytes:
                 return store[key]
 
+            def exposed_forget(self, key: str) -> None:
+                del store[key]
+
             def exposed_get_many(self, keys: tuple[str, ...]) -> tuple[bytes, ...]:
                 return tuple(store[key] for key in keys)
 
@@ -63,6 +66,7 @@ class RPyC(Contender):
         self.remote: Any = self.connection.root
         self.remote_get: Any = self.remote.get
         self.remote_put: Any = self.remote.put
+        self.remote_forget: Any = self.remote.forget
         self.remote_get_many: Any = self.remote.get_many
         self.async_get: Any = rpyc.async_(self.remote_get)
 
@@ -80,6 +84,9 @@ class RPyC(Contender):
 
     def get_many(self, keys: Sequence[str]) -> list[Record]:
         return [msgpack.unpackb(value) for value in self.remote_get_many(tuple(keys))]
+
+    def forget(self, key: str) -> None:
+        self.remote_forget(key)
 
     def put_array(self, prepared: Any) -> str:
         key = next(self.keys)

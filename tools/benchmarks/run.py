@@ -96,22 +96,28 @@ def step(plan: Plan, works: tuple[str, ...], name: str) -> dict[str, Any]:
         return dict(start_up(name, plan.home))
     python = environments.python(CONTENDERS[name].environment)
     settings = {"HOME": plan.home, "TMPDIR": plan.home, "BENCH_REDIS_SERVER": plan.redis or ""}
-    with Child([python, "-m", "benchmarks.server", name], settings | plan.cores("server")) as server:
+    with Child(
+        [python, "-m", "benchmarks.server", name], settings | plan.cores("server"), plan.home
+    ) as server:
         address = json.dumps(server.read(60))
         settings |= plan.cores("client")
         command = [python, "-m", "benchmarks.driver", name]
         if works == ("clients",):
             return dict(
-                crowd([*command, f"clients:{CLIENTS_EACH}", str(plan.crowd_seconds), address], settings)
+                crowd(
+                    [*command, f"clients:{CLIENTS_EACH}", str(plan.crowd_seconds), address],
+                    settings,
+                    plan.home,
+                )
             )
-        with Child([*command, ",".join(works), str(plan.seconds), address], settings) as driver:
+        with Child([*command, ",".join(works), str(plan.seconds), address], settings, plan.home) as driver:
             return driver.read(PATIENCE)
 
 
-def crowd(command: list[str], settings: dict[str, str]) -> Numbers:
+def crowd(command: list[str], settings: dict[str, str], folder: str) -> Numbers:
     """All client processes connect, then all begin; their gets per second together."""
     with contextlib.ExitStack() as stack:
-        drivers = [stack.enter_context(Child(command, settings)) for _ in range(CLIENT_PROCESSES)]
+        drivers = [stack.enter_context(Child(command, settings, folder)) for _ in range(CLIENT_PROCESSES)]
         for driver in drivers:
             driver.read(90)
         for driver in drivers:

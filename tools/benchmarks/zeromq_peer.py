@@ -28,6 +28,9 @@ class ZeroMq(Contender):
             if op.bytes == b"p":
                 store[rest[0].bytes] = rest[1]
                 server.send(b"")
+            elif op.bytes == b"d":
+                del store[rest[0].bytes]
+                server.send(b"")
             else:
                 server.send_multipart([store[key.bytes] for key in rest], copy=False)
 
@@ -64,6 +67,10 @@ class ZeroMq(Contender):
     def get_many(self, keys: Sequence[str]) -> list[Record]:
         self.request.send_multipart([b"g", *[key.encode() for key in keys]])
         return [msgpack.unpackb(value) for value in self.request.recv_multipart()]
+
+    def forget(self, key: str) -> None:
+        self.request.send_multipart((b"d", key.encode()))
+        self.request.recv()
 
     def put_array(self, prepared: Any) -> str:
         key = next(self.keys)

@@ -19,9 +19,13 @@ from laila.lab.watch import EVERY, name_missing
 
 LINK_ERRORS = frozenset({"PeerLost", "Unreachable", "UnknownPeer"})
 """How a call on a node that is down may end."""
+AFTERMATH = 1.0
+"""Seconds after healing in which a call may still fail: a proxy may hold the old link an instant longer."""
 _LOOKING = 2 * EVERY + 0.5
 """What measuring adds to the configured time: two looks, and a busy machine."""
 _BATCH = 500
+_SHOWN = 5
+"""Lost entries that are named; the history has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,13 @@ def kill_and_heal(stage: Stage) -> str:
         time.sleep(stage.effort.load_for)
     finally:
         load.stop()
+    slowest, healed = max(lost.values()), moments.healed - moments.starting
+    cut = sum(1 for done in load.done if done.outcome.error == "PeerLost")
+    stage.facts["crash"] = {"victim": victim, "lost_seen": lost, "healed": healed}
     _judge(stage, load, moments)
-    slowest = max(lost.values())
-    refused = sum(1 for done in load.done if done.outcome.error == "PeerLost")
-    stage.facts["crash"] = {"victim": victim, "lost_seen": lost, "healed": moments.healed - moments.starting}
-    healed = moments.healed - moments.starting
     return (
         f"{victim} killed under {len(load.done)} operations: loss seen in {slowest:.2f} s (allowed "
-        f"{stage.topology.dead_after:g}), {refused} times PeerLost, healed {healed:.1f} s after its start"
+        f"{stage.topology.dead_after:g}), {cut} times PeerLost, healed {healed:.1f} s after its start"
     )
 
 
@@ -111,52 +114,53 @@ def _loss_seen(stage: Stage, victim: str, survivors: Sequence[str], killing: flo
 
 
 def _judge(stage: Stage, load: Load, moments: Moments) -> None:
-    wrong = [f"wrong value: {done}" for done in load.done if done.wrong_value]
-    in_flight = refused_after = 0
+    findings: dict[str, list[Done]] = {}
     for done in load.done:
-        finding = _finding(done, load.victim, moments)
-        if finding:
-            wrong.append(f"{finding}: {done}")
-        if (
-            done.at == load.victim
-            and done.outcome.started < moments.dead
-            and done.outcome.error == "PeerLost"
-        ):
-            in_flight += 1
-        refused_after += done.outcome.error in LINK_ERRORS
-    if wrong:
-        stage.fail(f"{len(wrong)} of {len(load.done)} operations ended as they must not", wrong[:20])
-    after = sum(
-        1 for d in load.done if d.at == load.victim and d.outcome.ok and d.outcome.started > moments.healed
-    )
-    if not in_flight:
-        raise LabError(
-            "no call was in flight when the node died, so nothing was shown; give the load more workers"
-        )
+        if finding := find_fault(done, load.victim, moments):
+            findings.setdefault(finding, []).append(done)
+    if findings:
+        wrong = sum(map(len, findings.values()))
+        lines = [
+            f"{len(cases)} times {finding}; the first: {cases[0]}" for finding, cases in findings.items()
+        ]
+        first = min((case for cases in findings.values() for case in cases), key=lambda d: d.outcome.ended)
+        stage.history.event("bad", f"the first: {first}", node=first.at, at=first.outcome.ended)
+        stage.fail(f"{wrong} of {len(load.done)} operations ended as they must not", lines)
+    on_victim = [done for done in load.done if done.at == load.victim]
+    cut = sum(1 for d in on_victim if d.outcome.started < moments.dead and d.outcome.error == "PeerLost")
+    after = sum(1 for done in on_victim if done.outcome.ok and done.outcome.started > moments.healed)
+    if not cut:
+        raise LabError("no call was in flight when the node died, so nothing was shown; use more workers")
     if after < stage.effort.least_after:
-        raise LabError(
-            f"only {after} operations went through after {load.victim} was back; nothing can be said"
-        )
-    stage.facts["in_flight"] = in_flight
+        raise LabError(f"only {after} operations went through after {load.victim} was back: too few to judge")
+    stage.facts["cut_calls"] = cut
 
 
-def _finding(done: Done, victim: str, moments: Moments) -> str:
+def find_fault(done: Done, victim: str, moments: Moments) -> str:
     """What is wrong with one outcome, empty when nothing is."""
     outcome = done.outcome
+    if done.wrong_value:
+        return "a wrong value"
     if outcome.error == "NoAnswer":
-        return "hang"
+        return "a hang"
+    if outcome.error == "EntryNotFound":
+        return "an acknowledged entry was not there"
     if done.at != victim:
-        return "" if outcome.ok else "a survivor was disturbed"
+        return "" if outcome.ok else "work between survivors was disturbed"
     if outcome.ok:
         dead_all_along = outcome.started > moments.dead and outcome.ended < moments.starting
-        return "answered for a dead node" if dead_all_along else ""
+        return "an answer for a dead node" if dead_all_along else ""
     if outcome.ended < moments.killing:
-        return "failed before the kill"
-    if outcome.started > moments.healed + 1.0:
-        return "failed after healing"
+        return "a failure before the kill"
+    if outcome.started > moments.healed + AFTERMATH:
+        return "a failure after healing"
     if outcome.started < moments.dead:
-        return "" if outcome.error == "PeerLost" else "in flight, and not PeerLost"
-    return "" if outcome.error in LINK_ERRORS else "on a node that is down, and no link error"
+        return (
+            ""
+            if outcome.error == "PeerLost"
+            else "a call in flight that ended with something else than PeerLost"
+        )
+    return "" if outcome.error in LINK_ERRORS else "a call to a node that is down and no link error"
 
 
 def nothing_is_lost(stage: Stage) -> str:
@@ -170,7 +174,15 @@ def nothing_is_lost(stage: Stage) -> str:
         lost += _missing(stage, load, known[begin : begin + _BATCH])
         stage.tell(f"{min(begin + _BATCH, len(known))} of {len(known)} entries compared")
     if lost:
-        stage.fail(f"{len(lost)} of {len(known)} acknowledged durable writes are lost or changed", lost[:20])
+        stage.facts |= {"acknowledged": len(known), "lost": len(lost)}
+        more = [f"and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
+        stage.history.event(
+            "bad", f"{len(lost)} acknowledged writes are not on {load.victim}", node=load.victim
+        )
+        stage.fail(
+            f"{len(lost)} of {len(known)} acknowledged durable writes are lost or changed",
+            [*lost[:_SHOWN], *more],
+        )
     if len(known) < stage.effort.least_writes:
         raise LabError(f"only {len(known)} durable writes were acknowledged; nothing can be said")
     stage.facts["acknowledged"] = len(known)

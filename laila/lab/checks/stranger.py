@@ -56,6 +56,8 @@ def _wait_until_counted(stage: Stage, before: dict[str, float]) -> dict[str, int
     deadline = time.monotonic() + _COUNTED_WITHIN
     while not all(counted.values()) and time.monotonic() < deadline:
         for node in stage.names:
+            if _lists(stage, node, stage.topology.stranger.name):
+                stage.fail(f"{node} took the stranger for a peer")
             new = int(refusals(stage, node) - before[node])
             if new and not counted[node]:
                 stage.history.event("refused", f"{node} refused {stage.topology.stranger.name}", node=node)
