@@ -71,6 +71,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         show(config.summary())
         return 0
-    from laila.node.daemon import run
+    from laila.node.signals import Signals
 
-    return run(config)
+    with Signals() as signals:
+        from laila.node.daemon import run
+
+        return run(config, signals.asked)

@@ -1,8 +1,8 @@
-"""The daemon: brings a node up in order, keeps it up until a signal, takes it down in order.
+"""The daemon: brings a node up in order, keeps it up until it is asked to stop, takes it down in order.
 
 Up: log, status port (so that /healthz answers from the start), pools, policy, listener, dialers, ready.
 Down: not ready, dialing stops, the listener closes, running requests get the grace period, links say
-goodbye, pools close, status port last. A second signal ends the process where it stands.
+goodbye, pools close, status port last.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from laila.dialer import Dialer
@@ -40,28 +38,6 @@ log = logging.getLogger("laila.node")
 
 WATCH_EVERY = 0.5
 """Seconds between two looks at the links, for the log."""
-
-
-class Signals:
-    """SIGTERM and SIGINT as an event; the second one exits at once, with the status of a killed process."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._on)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on(self, number: int, frame: FrameType | None) -> None:
-        if self.asked.is_set():
-            os._exit(128 + number)
-        self.asked.set()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -88,7 +64,7 @@ def _secret(config: NodeConfig, key: str, path: Path) -> str:
 
 
 class Node:
-    """A node from its configuration. Call `start`, then `run` until a signal, then `close`."""
+    """A node from its configuration. Call `start`, then `run` until it is to stop, then `close`."""
 
     def __init__(self, config: NodeConfig, secrets: Secrets) -> None:
         self.config = config
@@ -205,21 +181,20 @@ class Node:
         }
 
 
-def run(config: NodeConfig) -> int:
-    """Run a node until SIGTERM or SIGINT; the exit code. Raises BadConfig if it cannot be run."""
-    with Signals() as signals:
-        secrets = Secrets.read(config)
-        logs.configure(config.log_level, config.log_format, config.name, (secrets.own, *secrets.others))
-        for warning in _warnings(config):
-            log.warning(warning)
-        node = Node(config, secrets)
-        try:
-            node.start()
-            node.run(signals.asked)
-            log.info("draining", extra={"grace": config.grace})
-        finally:
-            node.close()
-        log.info("stopped")
+def run(config: NodeConfig, asked: threading.Event) -> int:
+    """Run a node until `asked` is set; the exit code. Raises BadConfig if it cannot be run."""
+    secrets = Secrets.read(config)
+    logs.configure(config.log_level, config.log_format, config.name, (secrets.own, *secrets.others))
+    for warning in _warnings(config):
+        log.warning(warning)
+    node = Node(config, secrets)
+    try:
+        node.start()
+        node.run(asked)
+        log.info("draining", extra={"grace": config.grace})
+    finally:
+        node.close()
+    log.info("stopped")
     return 0
 
 

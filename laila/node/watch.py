@@ -59,7 +59,8 @@ class Watch:
             self._failures.pop(fields["address"], None)
             return logging.INFO, "link up", {name: fields[name] for name in _ABOUT}
         if kind == "link_lost":
-            return logging.WARNING, "link lost", {name: fields[name] for name in (*_ABOUT, "error")}
+            level = logging.INFO if fields.get("reason") == "goodbye" else logging.WARNING
+            return level, "link lost", {name: fields[name] for name in (*_ABOUT, "error")}
         if kind == "refused":
             level = logging.DEBUG if fields["reason"] == "SelfPeer" else logging.WARNING
             return level, "refused", fields

@@ -116,7 +116,6 @@ class Goodbye(NamedTuple):
 
 
 Event = HelloReceived | Request | Reply | Failure | BodyOffered | BodyReceived | Cancelled | Pong | Goodbye
-_Handler = Callable[[int, int, bytes, list[Event]], None]
 
 
 class Session:
@@ -131,7 +130,8 @@ class Session:
         self.out_bytes = 0
         self._out: list[bytes] = []
         self._next_id = 0
-        self._scratch = bytearray(SCRATCH)
+        # Memory for what comes in is taken when something comes: strangers cost nothing.
+        self._scratch = bytearray()
         self._view = memoryview(self._scratch)
         self._start = 0
         self._end = 0
@@ -141,18 +141,6 @@ class Session:
         self._incoming: dict[tuple[int, int], IncomingBody] = {}
         self._waiting: dict[tuple[int, int], OutgoingBody] = {}
         self._active: deque[OutgoingBody] = deque()
-        self._handlers: dict[int, _Handler] = {
-            Kind.HELLO: self._on_hello,
-            Kind.REQUEST: self._on_request,
-            Kind.REPLY: self._on_reply,
-            Kind.ERROR: self._on_error,
-            Kind.REQUEST_CREDIT: self._on_request_credit,
-            Kind.REPLY_CREDIT: self._on_reply_credit,
-            Kind.CANCEL: self._on_cancel,
-            Kind.PING: self._on_ping,
-            Kind.PONG: self._on_pong,
-            Kind.GOODBYE: self._on_goodbye,
-        }
 
     # ---- calls in -> bytes out ----
 
@@ -245,6 +233,9 @@ class Session:
         """Where the next bytes belong; read as many as there are, up to its length, then call `received`."""
         if self._sink is not None and not self._sink.discard:
             return self._sink.view()[: self._chunk_left]
+        if not self._scratch:
+            self._scratch = bytearray(SCRATCH)
+            self._view = memoryview(self._scratch)
         if self._start == self._end:
             self._start = self._end = 0
         elif self._start and SCRATCH - self._end < MAX_FRAME:
@@ -294,12 +285,12 @@ class Session:
                     break
                 payload = bytes(self._view[start + HEADER_SIZE : stop])
                 start = stop
-                self._handlers[kind](flags, request_id, payload, events)
+                _HANDLERS[kind](self, flags, request_id, payload, events)
         finally:
             self._start = start
 
     def _check_header(self, length: int, kind: int, zero: int) -> None:
-        if kind not in self._handlers or zero:
+        if kind not in _HANDLERS or zero:
             raise ProtocolError(
                 f"the other side sent a frame of unknown kind {kind}: it does not speak this protocol"
             )
@@ -477,3 +468,17 @@ class Session:
     def _check_ours(self, request_id: int) -> None:
         if not 0 < request_id <= self._next_id:
             raise ProtocolError(f"the other side answered request {request_id}, which was never made")
+
+
+_HANDLERS: dict[int, Callable[[Session, int, int, bytes, list[Event]], None]] = {
+    Kind.HELLO: Session._on_hello,
+    Kind.REQUEST: Session._on_request,
+    Kind.REPLY: Session._on_reply,
+    Kind.ERROR: Session._on_error,
+    Kind.REQUEST_CREDIT: Session._on_request_credit,
+    Kind.REPLY_CREDIT: Session._on_reply_credit,
+    Kind.CANCEL: Session._on_cancel,
+    Kind.PING: Session._on_ping,
+    Kind.PONG: Session._on_pong,
+    Kind.GOODBYE: Session._on_goodbye,
+}

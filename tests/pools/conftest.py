@@ -13,6 +13,13 @@ import pytest
 pytest.register_assert_rewrite("pool_conformance", "durable_conformance")
 
 
+def unmount(path: Path) -> None:
+    """Raises if a test left a file open there; it is gone in any case."""
+    if subprocess.run(["umount", str(path)], timeout=10).returncode != 0:
+        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=10)
+        raise AssertionError(f"something in {path} was still open")
+
+
 @pytest.fixture
 def mounts() -> Iterator[Callable[..., None]]:
     """`mounts(*arguments, target)` mounts, and unmounts at the end; skips where that is not allowed."""
@@ -24,7 +31,7 @@ def mounts() -> Iterator[Callable[..., None]]:
             done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, timeout=10)
             if done.returncode != 0:
                 pytest.skip(f"mount is not allowed here: {done.stderr.strip()}")
-            stack.callback(subprocess.run, ["umount", str(arguments[-1])], check=True, timeout=10)
+            stack.callback(unmount, Path(arguments[-1]))
 
         yield mount
 
