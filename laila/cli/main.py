@@ -70,8 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LailaError as error:
         from laila.cli.output import fail
 
+        ours = (
+            words[: words.index("--")] if "--" in words else words
+        )  # what follows belongs to another program
         return fail(
-            error, code=2 if isinstance(error, BadConfig | WeakSecret) else 1, as_json="--json" in words
+            error, code=2 if isinstance(error, BadConfig | WeakSecret) else 1, as_json="--json" in ours
         )
     except KeyboardInterrupt:
         return 130

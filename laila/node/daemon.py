@@ -109,14 +109,15 @@ class Node:
     def close(self) -> None:
         """Drain and take everything down, in order; what never came up is left out."""
         self.state.phase = "draining"
-        if self._discovery is not None:
-            self._discovery.close()
-        if self._policy is not None:
-            self._policy.close(grace=self.config.grace)
-        if self._watch is not None:
-            self._watch.turn()
-        if self._server is not None:
-            self._server.close()
+        with contextlib.ExitStack() as undo:  # each step also when one before it fails
+            if self._server is not None:
+                undo.callback(self._server.close)
+            if self._watch is not None:
+                undo.callback(self._watch.turn)
+            if self._policy is not None:
+                undo.callback(self._policy.close, grace=self.config.grace)
+            if self._discovery is not None:
+                undo.callback(self._discovery.close)
 
     def _open_policy(self) -> DefaultPolicy:
         state_dir = self.config.state_dir

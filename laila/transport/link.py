@@ -1,22 +1,14 @@
 """A link: one connection to another node, from the first packet to the last.
 
-Who does the I/O: a thread that waits for an answer takes the *reading role* and drives the socket itself; when nobody
-waits, the I/O thread has it. Whoever reads also handles what was read, for everybody. Anybody may write: frames are
-queued in the session and flushed under the lock. What the socket does not take at once is flushed by whoever drives
-it, else by the I/O thread.
-
-Rules: `lock` guards session and TLS and is never held while waiting. Events are handled outside it, in order, by the
-holder of the reading role. A call leaves `pending` exactly once, and whoever takes it out completes it.
+The channel below moves bytes; a link knows what they mean: requests and their answers, the hello, signs of life, the
+end. A call leaves `pending` exactly once, and whoever takes it out completes it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -40,23 +32,20 @@ from ..limits import Limits
 from ..wire import session as wire
 from ..wire.frames import Kind
 from ..wire.messages import Hello, pack_error, unpack_error
-from ..wire.session import Session
 from .budget import Budget
-from .reactor import READ, WRITE, Reactor
-from .stream import TlsStream
+from .channel import Channel
+from .pulse import Finding, Pulse
+from .reactor import Reactor
 from .tls import explain, peer_identity
 
-RECEIVE = 256 * 1024
-_HANDSHAKE_RECEIVE = 16 * 1024
-_FLUSH_ROUNDS = 16
 _COALESCE = 16 * 1024
-_BLOCK = 0.2
-"""A driving thread looks up this often, so that a deadline that another thread enforces is noticed."""
+"""While answers are awaited small requests are gathered up to this before they are sent."""
+_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class State(Enum):
-    CONNECTING = "connecting"
-    TLS = "tls"
+    HANDSHAKE = "handshake"
+    """TCP and TLS."""
     HELLO = "hello"
     OPEN = "open"
     CLOSED = "closed"
@@ -87,14 +76,6 @@ class Owner(Protocol):
     def lost(self, link: Link, error: LailaError) -> None: ...
 
 
-class _Scratch(threading.local):
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(RECEIVE))
-
-
-_scratch = _Scratch()
-
-
 class Link:
     """See the head of this file."""
 
@@ -113,53 +94,49 @@ class Link:
     ) -> None:
         self.address = address
         self.dialed = dialed
-        self.state = State.CONNECTING if dialed else State.TLS
+        self.state = State.HANDSHAKE
         self.peer_id = ""
         self.peer: Hello | None = None
         self.error: LailaError | None = None
         self.reason = ""
         """A short word for why it ended, for counters."""
         self.since = time.monotonic()
-        self.last_contact = self.since
-        self.progress = self.since
         self.rtt: float | None = None
-        self.bytes_in = self.requests_in = self.requests_out = self.errors = 0
-        self.retiring = False
-        self.retired_as = ""
-        self.retired_at = 0.0
+        self.requests_in = self.requests_out = self.errors = 0
         self.serving = 0
         """Requests of the other side that have not been answered yet."""
-        self.lock = threading.Lock()
+        self.retired_as = ""
+        """The code of the goodbye that was said or heard."""
+        self.retired_at = 0.0
         self.pending: dict[int, tuple[Answer, float, str]] = {}
-        self.session = Session(hello)
-        self._sock = sock
-        self._fd = sock.fileno()
-        self._context = context
-        self._stream: TlsStream | None = None
         self._owner = owner
-        self._reactor = reactor
         self._limits = limits
         self._budget = budget
         self._accepted = 0
-        self._reading = threading.Lock()
-        self._held = False
-        self._blocked = dialed
-        self._flush_soon = False
-        self._ping_at: float | None = None
-        self._silent_ticks = 0
-        self._spin_skip = 0
-        self._spin_skips = 1
-        self._poller = select.poll()
-        sock.setblocking(False)
-        reactor.add(self._fd, self, WRITE if dialed else READ)
+        self._pulse = Pulse(limits.ping_interval, limits.dead_after)
+        self._reactor = reactor
+        self.channel = Channel(
+            sock, context, dialed=dialed, hello=hello, sink=self, reactor=reactor, spin=limits.spin
+        )
+        self.lock = self.channel.lock
+        self.session = self.channel.session
 
     def __repr__(self) -> str:
         way = "to" if self.dialed else "from"
         return f"<Link {way} {self.address} {self.state.value} peer={self.peer_id or '?'}>"
 
     @property
+    def bytes_in(self) -> int:
+        return self.channel.bytes_in
+
+    @property
     def bytes_out(self) -> int:
-        return self._stream.sent if self._stream is not None else 0
+        return self.channel.bytes_out
+
+    @property
+    def last_contact(self) -> float:
+        """Monotonic seconds."""
+        return self.channel.last_contact
 
     @property
     def idle(self) -> bool:
@@ -183,10 +160,9 @@ class Link:
             self.pending[request_id] = (answer, time.monotonic() + timeout, what)
             self.requests_out += 1
             if alone or self.session.out_bytes >= _COALESCE:
-                self._flush()
-            elif not self._flush_soon:
-                self._flush_soon = True
-                self._reactor.call_soon(self.flush)
+                self.channel.flush_locked()
+            else:
+                self.channel.flush_later()
 
     def _make_room(self, most: int, deadline: float) -> None:
         if self._reactor.inside:
@@ -210,7 +186,7 @@ class Link:
                 return
             self.session.reply(request_id, envelope, buffers)
             if flush:
-                self._flush()
+                self.channel.flush_locked()
 
     def reply_error(self, request_id: int, error: BaseException, *, flush: bool = False) -> None:
         self.errors += 1
@@ -220,202 +196,22 @@ class Link:
                 return
             self.session.error(request_id, pack_error(error))
             if flush:
-                self._flush()
-
-    # ---- waiting ----
+                self.channel.flush_locked()
 
     def drive(self, future: Future, deadline: float | None) -> None:
-        """Futures' driver: read and write until `future` is done or the monotonic deadline has passed."""
-        if self.session.has_output:
-            self.flush()
-        if deadline is not None and deadline <= time.monotonic():
-            return
-        if self._reactor.inside:
-            raise RuntimeError("the I/O thread must not wait for an answer")
-        if not self._reading.acquire(blocking=False):
-            future.block(deadline)
-            return
-        try:
-            self._hold(True)
-            self._drive(future, deadline)
-        finally:
-            self._hold(False)
-            self._reading.release()
+        """Futures' driver."""
+        self.channel.drive(future, deadline)
         if not future.done and self.state is State.CLOSED:
             future.block(deadline)  # whoever closed the link is about to say so
 
-    def _drive(self, future: Future, deadline: float | None) -> None:
-        limit = self._limits.spin
-        while not future.done and self.state is not State.CLOSED:
-            if limit and not self._blocked:
-                if self._spin_skip:
-                    self._spin_skip -= 1
-                elif self._spin(limit):
-                    continue
-            timeout = _BLOCK if deadline is None else min(_BLOCK, deadline - time.monotonic())
-            if timeout <= 0:
-                return
-            self._poller.register(self._fd, select.POLLIN | (select.POLLOUT if self._blocked else 0))
-            for _, mask in self._poller.poll(timeout * 1000):
-                if mask & select.POLLOUT:
-                    with self.lock:
-                        self._flush(driving=True)
-                if mask & ~select.POLLOUT:
-                    self._read()
+    # ---- the channel's sink ----
 
-    def _spin(self, limit: float) -> bool:
-        end = time.perf_counter() + limit
-        while not self._read():
-            if time.perf_counter() > end:
-                self._spin_skip = self._spin_skips
-                self._spin_skips = min(256, self._spin_skips * 2)
-                return False
-        self._spin_skips = 1
-        return True
+    def proved(self, certificate: bytes | None) -> None:
+        self.peer_id = peer_identity(certificate)
+        self.state = State.HELLO
+        self._owner.authenticated(self)
 
-    def _hold(self, held: bool) -> None:
-        with self.lock:
-            self._held = held
-            self._update_mask()
-
-    def _update_mask(self, driving: bool = False) -> None:
-        if self.state is State.CLOSED:
-            return
-        mask = 0 if self._held else READ
-        if self._blocked and not driving:
-            mask |= WRITE
-        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
-            self._reactor.modify(self._fd, mask)
-
-    # ---- the socket ----
-
-    def ready(self, mask: int) -> None:
-        """The reactor's word."""
-        if mask & WRITE:
-            if self.state is State.CONNECTING and not self._connected():
-                return
-            self.flush()
-        if mask & ~WRITE and self._reading.acquire(blocking=False):
-            try:
-                self._read()
-            finally:
-                self._reading.release()
-
-    def _connected(self) -> bool:
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self.fail(Unreachable(f"{self.address} cannot be reached: {os.strerror(code)}"), "unreachable")
-            return False
-        with self.lock:
-            self.state = State.TLS
-            self._blocked = False
-            self._update_mask()
-            self._stream = TlsStream(self._sock, self._context(), server=False)
-            self._stream.handshake()
-        return True
-
-    def flush(self) -> None:
-        with self.lock:
-            self._flush()
-
-    def _flush(self, driving: bool = False) -> None:
-        self._flush_soon = False
-        stream = self._stream
-        if stream is None or self.state is State.CLOSED:
-            return
-        try:
-            for _ in range(_FLUSH_ROUNDS):
-                if not stream.send():
-                    break
-                if not stream.established:
-                    return
-                pieces = self.session.output()
-                if not pieces:
-                    if self._blocked:
-                        self._blocked = False
-                        self._update_mask(driving)
-                    return
-                stream.encrypt(pieces)
-                self.progress = time.monotonic()
-            if self.session.out_bytes > self._limits.outbox:
-                raise OSError("it does not read what it asked for")
-            if not self._blocked:
-                self._blocked = True
-                self._update_mask(driving)
-        except (OSError, ValueError) as error:
-            # Failing needs the lock that we hold, and tells others: later, in the I/O thread.
-            lost = PeerLost(f"the link to {self.where()} broke while sending: {error}")
-            self._reactor.call_soon(lambda: self.fail(lost, "broken"))
-
-    def _read(self) -> bool:
-        """Read once and handle it; False when there was nothing. The caller holds the reading role."""
-        view = _scratch.view
-        try:
-            count = self._sock.recv_into(view if self.state is State.OPEN else view[:_HANDSHAKE_RECEIVE])
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            self.fail(self._end_error(error.strerror or str(error)), "broken")
-            return True
-        if not count:
-            self.fail(self._end_error("it closed the connection"), "goodbye" if self.retired_as else "closed")
-            return True
-        self.last_contact = time.monotonic()
-        self.bytes_in += count
-        self._ping_at = None
-        try:
-            with self.lock:
-                events = self._take(view[:count])
-            for event in events:
-                self._dispatch(event)
-        except ssl.SSLError as error:
-            self._tls_failed(error)
-        except LailaError as error:
-            self._refuse(error)
-        if self.session.has_output:
-            self.flush()
-        return True
-
-    def _take(self, ciphertext: memoryview) -> list[wire.Event]:
-        if self.state is State.CLOSED:
-            return []
-        if self._stream is None:
-            self._stream = TlsStream(self._sock, self._context(), server=True)
-        stream = self._stream
-        stream.put(ciphertext)
-        if not stream.established:
-            done = stream.handshake()
-            stream.send()
-            if not done:
-                return []
-            self.peer_id = peer_identity(stream.certificate())
-            self.state = State.HELLO
-            self._owner.authenticated(self)
-            if self.dialed:
-                self.session.send_hello()
-        return stream.decrypt_into(self.session)
-
-    def _tls_failed(self, error: ssl.SSLError) -> None:
-        if self._stream is not None:
-            with contextlib.suppress(OSError):
-                self._stream.send()  # the alert tells the other side why
-        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            self.fail(self._end_error("it closed the connection"), "closed")
-            return
-        reason, text = explain(error, self.address)
-        self.fail(AuthenticationFailed(text), reason)
-
-    def _refuse(self, error: LailaError) -> None:
-        """The other side broke a rule or is not wanted: say why, then part."""
-        with self.lock:
-            if self.state is not State.CLOSED and self._stream is not None and self._stream.established:
-                self.session.goodbye(type(error).__name__, error.message)
-                self._flush()
-        self.fail(error, type(error).__name__)
-
-    # ---- events ----
-
-    def _dispatch(self, event: wire.Event) -> None:
+    def handle(self, event: wire.Event) -> None:
         if type(event) is wire.Reply:
             entry = self.pending.pop(event.request_id, None)
             if entry is not None:
@@ -427,6 +223,29 @@ class Link:
         else:
             _EVENTS[type(event)](self, event)
 
+    def broke(self, error: Exception | None) -> None:
+        if isinstance(error, Unreachable):
+            self.fail(Unreachable(f"{self.address} cannot be reached: {error.message}"), "unreachable")
+        elif isinstance(error, LailaError):
+            self._refuse(error)
+        elif isinstance(error, ssl.SSLError) and not isinstance(error, _ENDS):
+            reason, text = explain(error, self.address)
+            self.fail(AuthenticationFailed(text), reason)
+        elif isinstance(error, OSError) and not isinstance(error, _ENDS):
+            self.fail(self._end_error(error.strerror or str(error)), "broken")
+        else:
+            self.fail(self._end_error("it closed the connection"), "goodbye" if self.retired_as else "closed")
+
+    def _refuse(self, error: LailaError) -> None:
+        """The other side broke a rule or is not wanted: say why, then part."""
+        with self.lock:
+            if self.state is not State.CLOSED and self.channel.established:
+                self.session.goodbye(type(error).__name__, error.message)
+                self.channel.flush_locked()
+        self.fail(error, type(error).__name__)
+
+    # ---- events ----
+
     def _on_failure(self, event: wire.Failure) -> None:
         entry = self.pending.pop(event.request_id, None)
         if entry is not None:
@@ -434,7 +253,6 @@ class Link:
             entry[0].failed(unpack_error(event.envelope))
 
     def _on_offered(self, event: wire.BodyOffered) -> None:
-        self.progress = time.monotonic()
         if event.size > self._limits.max_body:
             error = LimitExceeded(
                 f"a body of {event.size} bytes is larger than max_body={self._limits.max_body} allows",
@@ -454,7 +272,7 @@ class Link:
                     return False
                 events = self.session.accept_body(event.kind, event.request_id)
                 self._accepted += event.size
-                self._flush()
+                self.channel.flush_locked()
         except ProtocolError as error:
             self._refuse(error)
             return False
@@ -462,20 +280,19 @@ class Link:
             self._turn_down(event, Busy(f"this node has no memory for {event.size} bytes now ({error})"))
             return False
         for one in events:
-            self._dispatch(one)
+            self.handle(one)
         return True
 
     def _turn_down(self, event: wire.BodyOffered, error: LailaError) -> None:
         with self.lock:
             self.session.refuse_body(event.kind, event.request_id, pack_error(error))
-            self._flush()
+            self.channel.flush_locked()
         if event.kind is Kind.REPLY_BODY:
             entry = self.pending.pop(event.request_id, None)
             if entry is not None:
                 entry[0].failed(error)
 
     def _on_received(self, event: wire.BodyReceived) -> None:
-        self.progress = time.monotonic()
         self._accepted -= event.size
         self._budget.give(event.size)
 
@@ -488,7 +305,6 @@ class Link:
         if self.state is State.HELLO:
             self.fail(error, event.code)
         elif event.code in {"closing", "duplicate"}:
-            self.retiring = True
             self.retired_as, self.retired_at = event.code, time.monotonic()
             self.error = error
             self.part_when_idle()
@@ -524,44 +340,38 @@ class Link:
                     "silent",
                 )
             return
+        if self.session.out_bytes > self._limits.outbox:
+            self.fail(PeerLost(f"{self.where()} does not read what it asked for"), "not-reading")
+            return
         self._check_life(now)
         self._expire(now)
-        if self.retiring:
+        if self.retired_as:
             self.part_when_idle()
 
     def _check_life(self, now: float) -> None:
-        if now - self.last_contact < self._limits.ping_interval:
-            self._silent_ticks = 0
-            return
-        if self._ping_at is None:
-            self._ping_at = now
-            self._silent_ticks = 0
+        finding = self._pulse.tick(now, self.last_contact)
+        if finding is Finding.ASK:
             with self.lock:
                 self.session.ping(repr(now).encode())
-                self._flush()
-            return
-        # Ticks are counted as well as seconds: a process that was stopped must first read what came meanwhile.
-        self._silent_ticks += 1
-        if (
-            now - self._ping_at >= self._limits.dead_after - self._limits.ping_interval
-            and self._silent_ticks > 3
-        ):
+                self.channel.flush_locked()
+        elif finding is Finding.DEAD:
+            silence = now - self.last_contact
             self.fail(
-                PeerLost(
-                    f"{self.where()} has been silent for {now - self.last_contact:.1f} s and is taken for dead"
-                ),
+                PeerLost(f"{self.where()} has been silent for {silence:.1f} s and is taken for dead"),
                 "silent",
             )
 
     def _expire(self, now: float) -> None:
         for request_id, (answer, deadline, what) in list(self.pending.items())[:64]:
-            if deadline > now or (self.progress + self._limits.request_timeout > now and self.session.bodies):
+            if deadline > now or (
+                self.session.bodies and self.channel.progress + self._limits.request_timeout > now
+            ):
                 return
             if self.pending.pop(request_id, None) is None:
                 continue
             with self.lock:
                 self.session.cancel(request_id)
-                self._flush()
+                self.channel.flush_locked()
             answer.failed(DeadlineExceeded(f"{what}: {self.where()} gave no answer in time; it may have run"))
 
     # ---- the end ----
@@ -571,9 +381,9 @@ class Link:
         with self.lock:
             if self.state is not State.OPEN:
                 return
-            self.retiring = True
+            self.retired_as, self.retired_at = code, time.monotonic()
             self.session.goodbye(code, text)
-            self._flush()
+            self.channel.flush_locked()
 
     def part_when_idle(self) -> None:
         """Close once both said goodbye and nothing is under way."""
@@ -583,7 +393,7 @@ class Link:
             if self.state is not State.OPEN or not self.idle:
                 return
             self.session.goodbye("closing")
-            self._flush()
+            self.channel.flush_locked()
             both = self.session.phase is wire.Phase.DRAINING
         if both:
             self.fail(
@@ -600,11 +410,7 @@ class Link:
             sent_up_to = self.session.sent_up_to
             pending, self.pending = self.pending, {}
             accepted, self._accepted = self._accepted, 0
-            with contextlib.suppress(OSError, ValueError):
-                self._reactor.remove(self._fd)
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-        self._reactor.call_soon(self._close_socket)
+            self.channel.close_locked()
         if accepted:
             self._budget.give(accepted)
         self._owner.lost(self, error)
@@ -615,14 +421,6 @@ class Link:
     def _lost_error(self, error: LailaError, what: str, executed: str) -> LailaError:
         tail = "it may have run" if executed == "maybe" else "it was not sent"
         return PeerLost(f"{what}: {error.message}; {tail}", executed=executed)
-
-    def _close_socket(self) -> None:
-        # A thread that still polls this descriptor must leave first, else it could poll another's.
-        if self._reading.acquire(timeout=1.0):
-            self._sock.close()
-            self._reading.release()
-        else:
-            self._reactor.call_soon(self._close_socket)
 
     def _end_error(self, text: str) -> LailaError:
         if self.state in {State.OPEN, State.CLOSED}:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -39,16 +40,25 @@ class DriverConformance:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def driver(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LAILA_LAB_HOME", str(tmp_path_factory.mktemp("class-home")))
-            with cls.make() as made:
-                made.prepare()
-                yield made
+    def home(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("class-home")
 
     @pytest.fixture(autouse=True)
-    def _same_home(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("LAILA_LAB_HOME", str(driver.run.path.parent))
+    def _same_home(self, home: Path, lab_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LAILA_LAB_HOME", str(home))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def driver(cls, home: Path) -> Iterator[Driver]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LAILA_LAB_HOME", str(home))
+            made = cls.make()
+            made.prepare()
+        yield made
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LAILA_LAB_HOME", str(home))
+            assert made.remove() == []
+            made.close()
 
     @pytest.fixture
     def node(self, driver: Driver) -> str:

@@ -84,7 +84,7 @@ def test_a_node_that_refuses_its_peers_is_caught(tmp_path: Path) -> None:
 
 
 def test_nodes_that_do_not_accept_each_other_are_named(tmp_path: Path) -> None:
-    split = with_node(replicated(), "node3", secret="other")
+    split = with_node(replicated(), "node3", secret="other")  # noqa: S106  a name
     result, _ = run_check(split, "process", tmp_path, effort=replace(QUICK, ready_within=4.0))
     assert result.verdict is Verdict.FAILED
     assert states(result)["links"] == "failed"

@@ -66,7 +66,7 @@ class LailaCore(Contender):
         return self.laila.constant(data=array)
 
     def forget(self, key: str) -> None:
-        self.laila.forget(key, pool=POOL, dst_policy=self.peer).wait(PATIENCE)
+        self.laila.forget(key, pool=POOL, policy=self.peer).wait(PATIENCE)
 
     def put_array(self, prepared: Any) -> str:
         self.laila.memorize(prepared, pool=POOL, dst_policy=self.peer).wait(PATIENCE)

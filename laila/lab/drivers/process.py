@@ -137,6 +137,9 @@ class ProcessDriver(Driver):
         return left
 
     def close(self) -> None:
+        for process in self._nodes.values():
+            if process.poll() is None:
+                process.returncode = 0  # it stays, and is no longer ours to wait for
         for held in self._reserved:
             held.close()
         self._reserved.clear()

@@ -1,0 +1,38 @@
+"""Container tests: they need an engine with the node image. In CI a missing one is a failure, elsewhere a skip that says why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))  # the conformance suite and what supports it
+
+from laila.lab.drivers import docker
+from laila.lab.topology import replicated
+
+IMAGE = os.environ.get("LAILA_IMAGE", replicated().image)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """A client of the engine, which has the node image."""
+    why_not = docker.hindrance(IMAGE)
+    if why_not is not None:
+        if os.environ.get("CI"):
+            pytest.fail(f"container tests must run in CI, but {why_not}")
+        pytest.skip(why_not)
+    client = docker.connect()
+    yield client
+    client.close()
+
+
+@pytest.fixture(autouse=True)
+def lab_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path_factory.mktemp("lab-home")
+    monkeypatch.setenv("LAILA_LAB_HOME", str(home))
+    return home
