@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
@@ -99,7 +100,10 @@ class Dialer:
             except OSError as problem:
                 error = Unreachable(f"{self.address} cannot be reached: {problem.strerror or problem}")
                 continue
-            self.link = self._communication.dialed(sock, self.address, self._context, self)
+            try:
+                self.link = self._communication.dialed(sock, self.address, self._context, self)
+            except Closed:  # this node is being closed at this moment
+                sock.close()
             return
         self._failed(error)
 
@@ -120,6 +124,9 @@ class Dialer:
         if not shaken and isinstance(error, Unreachable) and self._addresses:
             self._next_address(error)
             return
+        if shaken and self._communication.is_connected(self.peer_id):
+            self.state = DialerState.UP  # over another link
+            return
         if shaken and time.monotonic() - self._up_at > _STEADY:
             self._pause = self._communication.limits.reconnect_first
         self._failed(error)
@@ -139,10 +146,9 @@ class Dialer:
             return
         self.state = DialerState.WAITING
         self._communication.dial_failed(self, error)
-        self._timer = self._communication.reactor.call_later(
-            self._pause * random.uniform(0.5, 1.5),  # noqa: S311  # jitter, not a secret
-            self._attempt,
-        )
+        pause = self._pause * random.uniform(0.5, 1.5)  # noqa: S311  # jitter, not a secret
+        with contextlib.suppress(Closed):  # as above
+            self._timer = self._communication.reactor.call_later(pause, self._attempt)
         self._pause = min(self._communication.limits.reconnect_most, self._pause * 2)
 
     def peer_lost(self) -> None:

@@ -1,8 +1,7 @@
-"""Communication: a node's listeners, dialers and links, and the peers that they lead to.
+"""The endpoint: a node's listeners, dialers and links; `laila.communication` is the active policy's.
 
-Link events come in the thread that reads that link; decisions about peers are made under the table's lock, sends and
-closes happen after it. Two live links between the same two nodes (both dialed at once) are settled without talking:
-the one that the node with the lower id dialed stays, the other is retired once nothing is under way on it.
+Link events come in the thread that reads that link. What they mean for the list of peers is the roster's business;
+requests go to the server, or are relayed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .access import AccessRules
-from .buffers import private
 from .codec import Buffer
 from .dialer import Dialer
 from .errors import (
@@ -24,19 +22,19 @@ from .errors import (
     BadConfig,
     Busy,
     Closed,
-    DuplicateNode,
     LailaError,
     PeerLost,
     ProtocolError,
     SelfPeer,
     UnknownPeer,
-    VersionMismatch,
 )
 from .events import Events
 from .futures import Future
 from .lanes import Lanes
 from .limits import Limits
-from .proxies import LinkInfo, Peer, PeerTable
+from .proxies import LinkInfo, Peer
+from .relay import Persisting, Relay
+from .roster import Roster
 from .router import Router
 from .secret import check_secret
 from .serving import Asker, Server
@@ -49,9 +47,7 @@ from .transport.tcp import ContextCache, DefaultTCPIPProtocol, Listener, check_p
 from .verbs import CallFuture
 from .version import VERSION
 from .wire import session as wire
-from .wire.messages import VERSION_FIRST, VERSION_LAST, Hello, Op, pack, pack_call, unpack_call
-
-_DUPLICATE_GRACE = 5.0
+from .wire.messages import Call, Hello, Op, pack, pack_call, unpack_call
 
 
 class Communication:
@@ -66,7 +62,7 @@ class Communication:
         self.access = AccessRules()
         self.stats = Stats()
         self.events = Events()
-        self.peers = PeerTable()
+        self.peers = Roster(identity.node_id, name, lambda peer_id: Peer(self, peer_id))
         self.instance = secrets.token_hex(8)
         self._memory = memory
         self._lanes = lanes
@@ -169,8 +165,7 @@ class Communication:
         if self._resolver is not None:
             self._resolver.shutdown(wait=False, cancel_futures=True)
         self._reactor.close()
-        for peer_id in list(self.peers):
-            self.peers.remove(peer_id)
+        self.peers.clear()
 
     # ---- for dialers and proxies ----
 
@@ -189,7 +184,7 @@ class Communication:
             return self._reactor
 
     def is_connected(self, peer_id: str) -> bool:
-        peer = dict(self.peers).get(peer_id)
+        peer = self.peers.find(peer_id)
         return peer is not None and peer.connected
 
     def forget_dialer(self, dialer: Dialer) -> None:
@@ -236,72 +231,23 @@ class Communication:
             )
 
     def greeted(self, link: Link, hello: Hello) -> None:
-        """Admit the other side and list it. Raises LinkError."""
-        if hello.first > VERSION_LAST or hello.last < VERSION_FIRST:
-            raise VersionMismatch(
-                f"{self.name or 'this node'} speaks protocol versions {VERSION_FIRST} to {VERSION_LAST}, "
-                f"{hello.name or link.address} speaks {hello.first} to {hello.last}; upgrade the older one"
-            )
-        if hello.node_id != link.peer_id:
-            raise ProtocolError(
-                f"{link.address} says it is node {hello.node_id}, but proved to be {link.peer_id}"
-            )
-        if hello.node_id == self.identity.node_id:
-            raise SelfPeer(f"{link.address} is this very node; remove it from the list of peers")
-        with self.peers.lock:
-            peer = self.peers.add(hello.node_id, lambda: Peer(self, hello.node_id))
-            old = peer.link
-            if old is not None and old.state is State.OPEN and peer.instance != hello.instance:
-                if time.monotonic() - old.last_contact < self.limits.ping_interval:
-                    raise DuplicateNode(
-                        f"two nodes use the identity {hello.node_id} ({old.address} and {link.address}): "
-                        "give each its own state directory"
-                    )
-                peer.link = None
-            else:
-                old = None
-            peer.name, peer.instance = hello.name, hello.instance
-            peer.listen, peer.software = hello.listen, hello.software
-        if old is not None:
-            old.fail(PeerLost(f"{old.where()} was started anew"), "replaced")
+        stale = self.peers.admit(link, hello, self.limits.ping_interval)
+        if stale is not None:
+            stale.fail(PeerLost(f"{stale.where()} was started anew"), "replaced")
 
     def opened(self, link: Link) -> None:
-        loser: Link | None = None
-        with self.peers.lock:
-            hello = link.peer
-            assert hello is not None
-            peer = self.peers.add(hello.node_id, lambda: Peer(self, hello.node_id))
-            peer.name, peer.instance = hello.name, hello.instance
-            old = peer.link
-            if old is None or old.state is not State.OPEN or self._beats(link, old):
-                peer.link = peer.last_link = link
-                peer.address = link.address
-                peer.lost_at = None
-                loser = old if old is not None and old.state is State.OPEN else None
-            else:
-                loser = link
+        peer, loser = self.peers.attach(link)
         self.stats.links_opened += 1
         source = self._links.get(link)
         if isinstance(source, Dialer):
             source.opened(link)
         if loser is not None:
             loser.retire("duplicate", "the two nodes have another link")
-        else:
+        if loser is not link:
             self.events.link_up(peer.info())
 
-    def _beats(self, new: Link, old: Link) -> bool:
-        if new.dialed == old.dialed:
-            return True  # dialed twice by the same side: the newer one
-        mine = self.identity.node_id < new.peer_id
-        return new.dialed == mine
-
     def may_part(self, link: Link) -> bool:
-        peer = dict(self.peers).get(link.peer_id)
-        if peer is None or peer.link is not link or link.error is None:
-            return True
-        # Told that another link exists: it may not have come up on this side yet.
-        duplicate = link.retired_as == "duplicate"
-        return not duplicate or time.monotonic() - link.retired_at > _DUPLICATE_GRACE
+        return self.peers.may_part(link)
 
     def lost(self, link: Link, error: LailaError) -> None:
         source = self._links.pop(link, None)
@@ -309,7 +255,7 @@ class Communication:
         self.stats.bytes_out += link.bytes_out
         shaken = link.peer is not None
         if not shaken:
-            if not link.dialed:
+            if not (link.dialed or isinstance(error, SelfPeer)):
                 self.stats.refused[link.reason] += 1
                 self.events.refused(link.address, link.reason, error)
         else:
@@ -319,20 +265,17 @@ class Communication:
             self.reactor.call_soon(lambda: source.lost(error, shaken=shaken))
 
     def _peer_lost(self, link: Link, error: LailaError) -> None:
-        with self.peers.lock:
-            peer = dict(self.peers).get(link.peer_id)
-            if peer is None or peer.link is not link:
-                return
-            peer.link = None
-            peer.lost_at = time.monotonic()
-            kept = any(one.peer_id == link.peer_id for one in self._dialers)
-            if link.reason == "goodbye" and not kept:
-                self.peers.remove(link.peer_id)
-        self.events.link_lost(peer.info(), error)
+        peer = self.peers.detach(link, kept=self._is_kept(link.peer_id))
+        if peer is None:
+            return
+        self.events.link_lost(peer.info(), link.reason, error)
         if not self._closed:
             for dialer in self.dialers:
                 if dialer.peer_id == link.peer_id:
                     self.reactor.call_soon(dialer.peer_lost)
+
+    def _is_kept(self, peer_id: str) -> bool:
+        return any(dialer.peer_id == peer_id for dialer in self._dialers)
 
     def cancelled(self, link: Link, request_id: int) -> None:
         """What runs goes on; its answer is dropped by the session."""
@@ -367,7 +310,7 @@ class Communication:
 
     # ---- inside ----
 
-    def _relay(self, link: Link, request: wire.Request, target: str, call: Any) -> None:
+    def _relay(self, link: Link, request: wire.Request, target: str, call: Call) -> None:
         """Pass a request on to a peer, its buffers untouched, and the answer back."""
         assert link.peer is not None
         relay = Relay(link, request.request_id)
@@ -444,11 +387,7 @@ class Communication:
         now = time.monotonic()
         for link in list(self._links):
             link.tick(now)
-        with self.peers.lock:
-            for peer in list(self.peers.values()):
-                kept = any(one.peer_id == peer.global_id for one in self._dialers)
-                if peer.lost_at is not None and not kept and now - peer.lost_at > self.limits.linger:
-                    self.peers.remove(peer.global_id)
+        self.peers.expire(now - self.limits.linger, self._is_kept)
         if not self._closed:
             self.reactor.call_later(self.limits.ping_interval / 4, self._tick)
 
@@ -474,48 +413,3 @@ class Communication:
 
         reactor.call_soon(work)
         done.wait(5.0)
-
-
-class Relay:
-    """Passes an answer back to whoever asked."""
-
-    __slots__ = ("_link", "_request_id")
-
-    def __init__(self, link: Link, request_id: int) -> None:
-        self._link = link
-        self._request_id = request_id
-
-    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
-        self._link.reply(self._request_id, envelope, buffers, flush=True)
-
-    def failed(self, error: LailaError) -> None:
-        self._link.reply_error(self._request_id, error, flush=True)
-
-
-class Persisting:
-    """Stores what was remembered before the future ends."""
-
-    __slots__ = ("_future", "_lanes", "_memory")
-
-    def __init__(self, future: CallFuture, memory: Router, lanes: Lanes) -> None:
-        self._future = future
-        self._memory = memory
-        self._lanes = lanes
-
-    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
-        future = self._future
-
-        def work() -> None:
-            try:
-                records = future.read(envelope, buffers)
-                self._memory.alpha_pool.put_many(
-                    [(key, private(record)) for key, record in zip(future.ids, records, strict=True)]
-                )
-                future.resolve(records)
-            except LailaError as error:
-                future.reject(error)
-
-        self._lanes.submit(work)
-
-    def failed(self, error: LailaError) -> None:
-        self._future.reject(error)

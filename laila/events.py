@@ -28,8 +28,9 @@ class Events:
     def link_up(self, info: LinkInfo) -> None:
         self._tell("link_up", info.as_dict())
 
-    def link_lost(self, info: LinkInfo, error: LailaError) -> None:
-        self._tell("link_lost", {**info.as_dict(), "error": error.message})
+    def link_lost(self, info: LinkInfo, reason: str, error: LailaError) -> None:
+        """`reason` is one word, "goodbye" when the other side left in order."""
+        self._tell("link_lost", {**info.as_dict(), "reason": reason, "error": error.message})
 
     def refused(self, address: str, reason: str, error: LailaError) -> None:
         self._tell("refused", {"address": address, "reason": reason, "error": error.message})

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .codec import Buffer, Encoded
-from .errors import PeerLost, UnknownPeer
+from .errors import PeerLost
 from .transport.link import Link, State
 from .verbs import CallFuture, Verbs
-from .wire.messages import Op, pack_call, split_records
+from .wire.messages import Hello, Op, pack_call, split_records
 
 if TYPE_CHECKING:
     from .endpoint import Communication
@@ -53,16 +52,26 @@ class Remote(Verbs):
         raise NotImplementedError  # pragma: no cover - both subclasses have it
 
     def _call(self, future: CallFuture, pool: str | None, arguments: Any, persist: bool) -> None:
-        link, route = self._route()
         buffers: Sequence[Buffer] = ()
         if future.op is Op.MEMORIZE:
             records: list[Encoded] = [record for _, record in arguments]
             heads, counts, buffers = split_records(records)
             arguments = (future.ids, heads, counts)
-        envelope = pack_call(future.op, pool, arguments, route)
         answer = self.communication.persisting(future) if persist else future
-        future.driver = link
-        link.submit(envelope, buffers, answer, future.what, self.communication.limits.request_timeout)
+        timeout = self.communication.limits.request_timeout
+        link, route = self._route()
+        while True:
+            future.driver = link
+            try:
+                envelope = pack_call(future.op, pool, arguments, route)
+                link.submit(envelope, buffers, answer, future.what, timeout)
+            except PeerLost as error:
+                # One of two links may have been retired since we looked: then the other one is it.
+                before, (link, route) = link, self._route()
+                if link is before or error.executed != "no":
+                    raise
+            else:
+                return
 
     @property
     def pools(self) -> list[dict[str, Any]]:
@@ -94,6 +103,11 @@ class Peer(Remote):
         self.link: Link | None = None
         self.lost_at: float | None = None
         self.last_link: Link | None = None
+
+    def learn(self, hello: Hello) -> None:
+        """What the peer says of itself."""
+        self.name, self.instance = hello.name, hello.instance
+        self.listen, self.software = hello.listen, hello.software
 
     @property
     def connected(self) -> bool:
@@ -164,46 +178,3 @@ class RelayedPeer(Remote):
 
     def __repr__(self) -> str:
         return f"<RelayedPeer {self.target} through {self.via!r}>"
-
-
-class PeerTable(Mapping[str, Peer]):
-    """Peers by id, in the order in which they came. Only the node changes it."""
-
-    def __init__(self) -> None:
-        self._peers: dict[str, Peer] = {}
-        self.lock = threading.Lock()
-
-    def __getitem__(self, key: str) -> Peer:
-        try:
-            return self._peers[key]
-        except KeyError:
-            known = ", ".join(f"{peer.name or '?'} ({peer.global_id})" for peer in self.values()) or "none"
-            raise UnknownPeer(f"no peer has the id {key!r}; peers: {known}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._peers))
-
-    def __len__(self) -> int:
-        return len(self._peers)
-
-    def named(self, target: str) -> Peer:
-        """A peer by id or name. Raises UnknownPeer, also for a name that several peers use."""
-        peer = self._peers.get(target)
-        if peer is not None:
-            return peer
-        matches = [peer for peer in list(self._peers.values()) if peer.name == target]
-        if len(matches) > 1:
-            raise UnknownPeer(f"{len(matches)} peers call themselves {target!r}; say which by its id")
-        return matches[0] if matches else self[target]
-
-    def add(self, global_id: str, make: Callable[[], Peer]) -> Peer:
-        peer = self._peers.get(global_id)
-        if peer is None:
-            peer = self._peers[global_id] = make()
-        return peer
-
-    def remove(self, global_id: str) -> Peer | None:
-        return self._peers.pop(global_id, None)
-
-    def __repr__(self) -> str:
-        return f"<PeerTable {list(self._peers.values())}>"

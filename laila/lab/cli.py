@@ -167,9 +167,8 @@ def _check(options: argparse.Namespace) -> int:
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     title = f"laila lab check {options.topology}: {_words(wanted, choice)}, seed {seed}"
     shown = progress.for_stream(sys.stderr if options.json else sys.stdout, title)
-    missing = drivers.capabilities(choice.name).lines()
-    for line in missing:
-        shown.say(f"not shown by the {choice.name} driver: {line}")
+    if missing := drivers.capabilities(choice.name).lines():
+        shown.say(f"not shown by the {choice.name} driver: {'; '.join(missing)}")
     try:
         result, folder = check(
             Order(wanted, choice, seed, _command(options, choice.name, seed), options.out, options.keep),

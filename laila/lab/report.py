@@ -28,12 +28,14 @@ MEANING: Mapping[str, str] = {
     "asked.",
     "memory": "A node works on another's memory as on its own. What was stored must come back with the same "
     "type and bytes, a replacement must be seen by the owner, and what was forgotten must be gone.",
-    "stranger": "A node that does not know the secret must get nothing: no link, no place in a list, and no way"
-    " to disturb the others.",
+    "stranger": "A node that does not know the secret must get nothing: no link, no place in a list, and no way to "
+    "disturb the others.",
     "crash": "A node may die at any moment. Its peers must see that in time, calls in flight must end with "
     "PeerLost and never with a wrong value or not at all, and the links must come back without "
     "help.",
     "durable": "A write into a durable pool that was acknowledged is a promise: it must survive kill -9.",
+    "inside": "A node goes on after an error that it did not expect, but may have dropped something. Its log has "
+    "the whole story.",
     "remove": "A run must leave nothing behind. `laila lab gc` removes what is still there.",
 }
 
@@ -71,26 +73,7 @@ def page_data(
         "meaning": {
             step.key: MEANING.get(step.key, "") for step in result.steps if step.state in ("failed", "error")
         },
-        "lanes": [
-            {
-                "name": name,
-                "stranger": name not in result.nodes,
-                "life": life(name, events, end),
-                "sees": {peer: sight(name, peer, events, end) for peer in lanes if peer != name}
-                if name in result.nodes
-                else {},
-                "refused": [
-                    event["t"] for event in events if event["what"] == "refused" and event.get("node") == name
-                ],
-                "bad": [
-                    [event["t"], event["text"]]
-                    for event in events
-                    if event["what"] == "bad" and event["node"] == name
-                ],
-                "work": work(name, ops, end),
-            }
-            for name in lanes
-        ],
+        "lanes": [lane(name, lanes, name in result.nodes, events, ops, end) for name in lanes],
         "events": events[-2000:],
         "environment": environment,
         "files": [
@@ -99,6 +82,27 @@ def page_data(
             "environment.json",
             *(f"logs/{name}.log" for name in lanes),
         ],
+    }
+
+
+def lane(
+    name: str,
+    names: list[str],
+    member: bool,
+    events: list[dict[str, Any]],
+    ops: list[dict[str, Any]],
+    end: float,
+) -> dict[str, Any]:
+    """One node over time. Whom it sees is drawn for members only: a stranger sees nobody, or the run failed."""
+    own = [event for event in events if event.get("node") == name]
+    return {
+        "name": name,
+        "stranger": not member,
+        "life": life(name, events, end),
+        "sees": {peer: sight(name, peer, events, end) for peer in names if member and peer != name},
+        "refused": [event["t"] for event in own if event["what"] == "refused"],
+        "bad": [[event["t"], event["text"]] for event in own if event["what"] == "bad"],
+        "work": work(name, ops, end),
     }
 
 
@@ -156,7 +160,7 @@ def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict
         if event["what"] == "link" and event["peer"] in result.nodes
     }
     counts = result.facts.get("operations", {})
-    found = [
+    found: list[dict[str, Any]] = [
         {"number": f"{len(seen)} / {links}", "text": "directed links shook hands"},
         {"number": f"{sum(counts.values()):,}", "text": "operations from inside the nodes"},
     ]

@@ -156,14 +156,15 @@ class _Work:
         return self._result()
 
     def _steps(self) -> None:
-        vital_failed = not self._one(Step("prepare", PREPARE.title, self._prepare), vital=True)
+        prepared = self._one(Step("prepare", PREPARE.title, self._prepare), vital=True)
+        vital_failed = not prepared
         for step in self.order.steps:
-            if vital_failed:
+            if vital_failed and not (step.always and prepared):
                 self._record(
                     step, "skipped", "the step that it builds on did not succeed", self.history.now()
                 )
                 continue
-            vital_failed = not self._one(step, vital=step.vital)
+            vital_failed = not self._one(step, vital=step.vital) or vital_failed
 
     def _prepare(self, stage: Stage) -> str:
         self.environment = environment(self.driver, self.order.seed, self.order.command)
@@ -181,7 +182,7 @@ class _Work:
             detail = step.run(self.stage)
         except CheckFailed as failure:
             self._record(step, "failed", str(failure), began, failure.evidence)
-        except (LailaError, OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # whatever it was, nothing was shown, and cleaning up must go on
             own = isinstance(error, LailaError)
             evidence = () if own else tuple(traceback.format_exception(error)[-4:])
             self._record(

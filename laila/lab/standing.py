@@ -162,14 +162,14 @@ def _collect(run: registry.Run) -> Collected:
 
 def _collect_unregistered(everything: bool) -> list[Collected]:
     """Containers, networks and volumes whose run has no record on this machine any more."""
-    from laila.lab.drivers import docker
+    from laila.lab.drivers import engine
 
     try:
-        client = docker.connect(timeout=10)
+        client = engine.connect(timeout=10)
     except LabError:
         return []  # no engine, nothing of ours on it
     try:
-        found = list(docker.abandoned_runs(client))
+        found = list(engine.labelled_runs(client))
     finally:
         client.close()
     known = {run.run_id for run in registry.runs()}

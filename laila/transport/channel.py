@@ -2,8 +2,11 @@
 
 A thread that waits for an answer takes the *reading role* and drives the socket itself: it polls for a moment without
 blocking while that has been paying off, then blocks. When nobody waits, the I/O thread has the role. Whoever reads also
-handles what was read, for everybody, in order. Anybody may write: frames are queued in the session and flushed under
-the lock; what the socket does not take at once is flushed by the thread that drives it, else by the I/O thread.
+handles what was read, for everybody, in order. Who sends a request *claims* the channel: the I/O thread does not watch
+it until the wait that most likely follows is over, or its patrol finds that none came.
+
+Anybody may write: frames are queued in the session and flushed under the lock; what the socket does not take at once is
+flushed by the thread that drives it, else by the I/O thread.
 
 Rules: `lock` guards session and TLS and is never held while waiting. The sink is called without it.
 """
@@ -88,7 +91,9 @@ class Channel:
         self._reading = threading.Lock()
         self._driver: int | None = None
         self._blocked = dialed
-        self._flush_soon = False
+        self._claimed = False
+        self._work = False
+        """Whether something was left for the patrol since it last came."""
         self._spin_limit = spin
         self._spin_skip = 0
         self._spin_skips = 1
@@ -155,12 +160,15 @@ class Channel:
     def _set_driver(self, thread: int | None) -> None:
         with self.lock:
             self._driver = thread
-            self._update_mask()
+            watched = thread is None
+            if watched or not self._claimed or self._blocked:
+                self._claimed = not watched
+                self._update_mask()
 
     def _update_mask(self) -> None:
         if self.closed:
             return
-        mask = READ if self._driver is None else 0
+        mask = 0 if self._claimed else READ
         if self._blocked and self._driver != threading.get_ident():
             mask |= WRITE
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
@@ -180,6 +188,21 @@ class Channel:
             finally:
                 self._reading.release()
 
+    def patrol(self) -> bool:
+        """What nobody did: send what waits, watch a socket that was claimed and then not read."""
+        with self.lock:
+            if self.closed:
+                return False
+            if self._work:
+                self._work = False
+                return True
+            if self.session.has_output and not self._blocked:
+                self.flush_locked()
+            if self._claimed and self._driver is None:
+                self._claimed = False
+                self._update_mask()
+            return self._claimed
+
     def _connected(self) -> bool:
         self._connecting = False
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -195,11 +218,21 @@ class Channel:
 
     # ---- writing ----
 
-    def flush_later(self) -> None:
-        """Have the I/O thread flush, unless somebody does before; the caller holds the lock."""
-        if not self._flush_soon:
-            self._flush_soon = True
-            self._reactor.call_soon(self.flush)
+    def send_locked(self, *, now: bool) -> None:
+        """A request was queued by a caller who holds the lock: send it, or leave it to the wait that follows."""
+        if self._reactor.inside:
+            if now:
+                self.flush_locked()
+            else:
+                self._reactor.call_soon(self.flush)
+            return
+        if not self._claimed:
+            self._claimed = True
+            self._update_mask()
+        self._work = True
+        self._reactor.patrol(self)
+        if now:
+            self.flush_locked()
 
     def flush(self) -> None:
         """Send what is queued, as far as the socket takes it."""
@@ -208,7 +241,6 @@ class Channel:
 
     def flush_locked(self) -> None:
         """The same for a caller that holds the lock."""
-        self._flush_soon = False
         stream = self._stream
         if stream is None or self.closed:
             return

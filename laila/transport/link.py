@@ -153,16 +153,13 @@ class Link:
         if len(self.pending) >= self.peer.max_requests:
             self._make_room(self.peer.max_requests, time.monotonic() + timeout)
         with self.lock:
-            if self.state is not State.OPEN:
+            if self.state is not State.OPEN or self.session.said_goodbye:
                 raise PeerLost(f"{self.where()} is not connected; {what} was not sent", executed="no")
             alone = not self.pending
             request_id = self.session.request(envelope, buffers)
             self.pending[request_id] = (answer, time.monotonic() + timeout, what)
             self.requests_out += 1
-            if alone or self.session.out_bytes >= _COALESCE:
-                self.channel.flush_locked()
-            else:
-                self.channel.flush_later()
+            self.channel.send_locked(now=alone or self.session.out_bytes >= _COALESCE)
 
     def _make_room(self, most: int, deadline: float) -> None:
         if self._reactor.inside:

@@ -20,11 +20,15 @@ from typing import Protocol
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 _MOST_SKIPS = 256
+_PATROL = 0.005
 
 
 class Handler(Protocol):
     def ready(self, mask: int) -> None:
         """The socket is readable, writable, or broken."""
+
+    def patrol(self) -> bool:
+        """Finish what a calling thread left for later; whether there was any."""
 
 
 class Timer:
@@ -54,6 +58,8 @@ class Reactor:
         self._skips = 1
         self._skip = 0
         self._failed = failed
+        self._patrolled: set[Handler] = set()
+        self._next_patrol = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -95,6 +101,15 @@ class Reactor:
             self.call_soon(enter)
         return timer
 
+    def patrol(self, handler: Handler) -> None:
+        """Look after `handler` within some milliseconds, and as long as it has work.
+
+        Callers leave small things for later (a frame to send, a socket to watch again) because waking this thread at
+        once would cost them more than the thing itself; mostly they do it themselves before the patrol comes.
+        """
+        if handler not in self._patrolled:
+            self.call_soon(lambda: self._patrolled.add(handler))
+
     def close(self) -> None:
         """Run what was handed in, end the thread, free everything."""
         if self._stopping:
@@ -114,6 +129,8 @@ class Reactor:
             busy = self._handle(self._wait(busy))
             self._run_calls()
             self._run_timers()
+            if self._patrolled:
+                self._run_patrols()
         self._run_calls()
 
     def _wait(self, busy: bool) -> list[tuple[int, int]]:
@@ -130,9 +147,10 @@ class Reactor:
                         return events
                 self._skip = self._skips
                 self._skips = min(_MOST_SKIPS, self._skips * 2)
-        if self._timers:
-            return poll(max(0.0, self._timers[0][0] - time.monotonic()))
-        return poll(-1)
+        timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1.0
+        if self._patrolled and not 0.0 <= timeout < _PATROL:
+            timeout = _PATROL
+        return poll(timeout)
 
     def _handle(self, events: list[tuple[int, int]]) -> bool:
         """Whether a socket had something for us."""
@@ -161,6 +179,15 @@ class Reactor:
             call = heapq.heappop(self._timers)[2].call
             if call is not None:
                 self._guarded(call)
+
+    def _run_patrols(self) -> None:
+        now = time.monotonic()
+        if now < self._next_patrol:
+            return
+        self._next_patrol = now + _PATROL
+        for handler in list(self._patrolled):
+            if not handler.patrol():
+                self._patrolled.discard(handler)
 
     def _guarded(self, call: Callable[[], object]) -> None:
         try:

@@ -119,6 +119,9 @@ class Listener:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._accepted(sock, format_address(address[0], address[1]), self)
 
+    def patrol(self) -> bool:
+        return False
+
     def _pause(self) -> None:
         # Without descriptors accept fails at once and the port stays ready: rest instead of spinning.
         self._reactor.modify(self._fd, 0)

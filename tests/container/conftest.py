@@ -1,4 +1,4 @@
-"""Container tests: they need an engine with the node image. In CI a missing one is a failure, elsewhere a skip that says why."""
+"""Container tests need an engine with the node image. In CI a missing one is a failure, elsewhere a skip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))  # the conformance suite and what supports it
 
-from laila.lab.drivers import docker
+from laila.lab.drivers import engine as docker_engine
 from laila.lab.topology import replicated
 
 IMAGE = os.environ.get("LAILA_IMAGE", replicated().image)
@@ -21,12 +21,12 @@ IMAGE = os.environ.get("LAILA_IMAGE", replicated().image)
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
     """A client of the engine, which has the node image."""
-    why_not = docker.hindrance(IMAGE)
+    why_not = docker_engine.hindrance(IMAGE)
     if why_not is not None:
         if os.environ.get("CI"):
             pytest.fail(f"container tests must run in CI, but {why_not}")
         pytest.skip(why_not)
-    client = docker.connect()
+    client = docker_engine.connect()
     yield client
     client.close()
 

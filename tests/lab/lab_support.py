@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from laila.errors import LabError
-from laila.lab.checks import Effort
+from laila.lab.checks import MAIN_JOB, Effort, Step
 from laila.lab.drivers import Choice
 from laila.lab.drivers.base import Channel
 from laila.lab.folder import Folder
@@ -39,6 +39,11 @@ def run_check(topology: Topology, driver: str, out: Path, **changes: object) -> 
     """A small check in this process."""
     order = Order(topology, Choice(driver, "a test"), seed=7, command="a test", out=str(out), effort=QUICK)
     return check(replace(order, **changes), Quiet())  # type: ignore[arg-type]  # fields of Order
+
+
+def only(*keys: str) -> tuple[Step, ...]:
+    """Nodes that see each other, and then these steps of the main job."""
+    return tuple(step for step in MAIN_JOB if step.key in ("start", "links", *keys))
 
 
 def states(result: Result) -> dict[str, str]:

@@ -23,10 +23,16 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def freeze(pid: int) -> None:
+    """Stop a process, and see that all of it stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: all("T" in (task / "stat").read_text().split()[2] for task in Path(f"/proc/{pid}/task").iterdir()))
+
+
 def test_a_killed_peer_is_seen_at_once_and_calls_in_flight_fail() -> None:
     with node("a") as (a, _), child() as (process, port):
         peer = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(process.pid)
         calls = [peer.remember("x", pool_nickname="store") for _ in range(50)]
         process.kill()
         started = time.monotonic()
@@ -46,7 +52,7 @@ def test_a_frozen_peer_is_taken_for_dead_in_time() -> None:
     """The kernel keeps a stopped process' connection alive; the node does not wait for it."""
     with node("a") as (a, _), child() as (process, port):
         peer = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(process.pid)
         started = time.monotonic()
         call = peer.remember("x", pool_nickname="store")
         assert isinstance(call.exception, PeerLost)
@@ -89,7 +95,7 @@ def test_one_dead_peer_does_not_disturb_the_others() -> None:
     with node("a") as (a, _), child() as (dying, port_1), child() as (_, port_2):
         a.communication.add_tcpip_peer("127.0.0.1", port_1, SECRET)
         healthy = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port_2, SECRET)]
-        os.kill(dying.pid, signal.SIGSTOP)
+        freeze(dying.pid)
         slowest = 0.0
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
@@ -103,7 +109,7 @@ def test_one_dead_peer_does_not_disturb_the_others() -> None:
 def test_a_callers_timeout_leaves_the_link_alone() -> None:
     with node("a") as (a, _), child() as (process, port):
         peer = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
-        os.kill(process.pid, signal.SIGSTOP)
+        freeze(process.pid)
         call = peer.keys("store")
         with pytest.raises(DeadlineExceeded, match="keys: no answer within 0.1 s"):
             call.wait(0.1)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from laila.lab.checks import crash, links, memory, stranger
+from laila.lab.checks import crash, links, logs, memory, stranger
 from laila.lab.checks.base import CheckFailed, Effort, Stage, Step
 
 MAIN_JOB: tuple[Step, ...] = (
@@ -15,6 +15,7 @@ MAIN_JOB: tuple[Step, ...] = (
     Step("stranger", "refuse the wrong secret", stranger.is_refused),
     Step("crash", "kill -9 under load, and heal", crash.kill_and_heal),
     Step("durable", "nothing acknowledged is lost", crash.nothing_is_lost),
+    Step("inside", "no node crashed inside", logs.no_node_crashed_inside, always=True),
 )
 
 __all__ = ["MAIN_JOB", "CheckFailed", "Effort", "Stage", "Step"]

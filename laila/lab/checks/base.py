@@ -54,12 +54,13 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the table. After a vital one fails, the others are skipped."""
+    """One line of the table. After a vital one fails, the others are skipped, but for those that `always` run."""
 
     key: str
     title: str
     run: Callable[[Stage], str]
     vital: bool = False
+    always: bool = False
 
 
 class Stage:

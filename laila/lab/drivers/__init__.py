@@ -33,9 +33,9 @@ def choose(wanted: str, topology: Topology) -> Choice:
         return Choice("process", "asked for")
     if wanted not in ("auto", "docker"):
         raise BadConfig(f"unknown driver {wanted!r}; there are auto, {', '.join(DRIVERS)}")
-    from laila.lab.drivers import docker
+    from laila.lab.drivers import engine
 
-    hindrance = docker.hindrance(topology.image)
+    hindrance = engine.hindrance(topology.image)
     if hindrance is None:
         return Choice(
             "docker", "asked for" if wanted == "docker" else f"an engine answers and has {topology.image}"

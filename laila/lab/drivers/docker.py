@@ -14,7 +14,7 @@ import io
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -32,62 +32,24 @@ from laila.lab.drivers.base import (
     node_environment,
     wait_until,
 )
+from laila.lab.drivers.engine import (
+    CONTROLLER_LABEL,
+    MODE_LABEL,
+    NODE_LABEL,
+    RUN_LABEL,
+    connect,
+    short,
+    tar_of,
+)
 from laila.lab.drivers.exec_stream import ExecChannel, run_to_end
 from laila.lab.registry import Run
 from laila.lab.topology import Topology
 
-RUN_LABEL = "laila.lab.run"
-NODE_LABEL = "laila.lab.node"
-MODE_LABEL = "laila.lab.mode"
-CONTROLLER_LABEL = "laila.lab.controller"
 STATE_DIR = "/var/lib/laila"
 SECRETS_DIR = "/run/secrets"
 SECRET_FILE = f"{SECRETS_DIR}/laila_secret"
 NODE_UID = 10001
 _STATES = {"running": NodeState.RUNNING, "paused": NodeState.PAUSED, "created": NodeState.ABSENT}
-
-
-def connect(timeout: int = 60) -> Any:
-    """A client of the engine that the environment names. Raises LabError with what to do."""
-    try:
-        docker = importlib.import_module("docker")
-    except ImportError as error:
-        raise LabError("the docker driver needs the Docker SDK: pip install 'laila-kit[lab]'") from error
-    try:
-        client = docker.from_env(timeout=timeout)
-    except docker.errors.DockerException as error:
-        raise LabError(
-            f"no container engine answers ({_short(error)}); start one, or use --driver process"
-        ) from error
-    try:
-        client.ping()
-    except Exception as error:  # the SDK lets errors of requests and urllib3 through here
-        client.close()
-        raise LabError(
-            f"no container engine answers ({_short(error)}); start one, or use --driver process"
-        ) from error
-    return client
-
-
-def hindrance(image: str) -> str | None:
-    """Why containers cannot be used here, or None when they can."""
-    try:
-        client = connect(timeout=10)
-    except LabError as error:
-        return str(error)
-    try:
-        return (
-            None
-            if client.images.list(name=image)
-            else f"the engine has no image {image}; build it with tools/node-image"
-        )
-    finally:
-        client.close()
-
-
-def _short(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[-1][:200] if text else type(error).__name__
 
 
 class DockerDriver(Driver):
@@ -230,7 +192,8 @@ class DockerDriver(Driver):
         target, container = self._state_path(name, path), self._container(name)
         parent, _, file = target.rpartition("/")
         self._asking(
-            f"write {path} of {name}", lambda: container.put_archive(parent, _tar(file, data, 0o600))
+            f"write {path} of {name}",
+            lambda: container.put_archive(parent, tar_of(file, data, 0o600, NODE_UID)),
         )
 
     def read(self, name: str, path: str) -> bytes:
@@ -330,11 +293,11 @@ class DockerDriver(Driver):
         volume = self._name(f"secret-{name}")
         self._engine.volumes.create(volume, labels=self._labels())
         text = (secrets.token_urlsafe(32) + "\n").encode("ascii")
-        self._fill(volume, _tar("laila_secret", text, 0o400))
+        self._fill(volume, tar_of("laila_secret", text, 0o400, NODE_UID))
 
     def _own(self, volume: str) -> None:
         """Give a fresh volume to the node's user, who is not root."""
-        self._fill(volume, _tar(".", b"", 0o755))
+        self._fill(volume, tar_of(".", b"", 0o755, NODE_UID))
 
     def _fill(self, volume: str, archive: bytes) -> None:
         """Unpack an archive into a volume, by a container that is never started."""
@@ -358,9 +321,12 @@ class DockerDriver(Driver):
         for attempt in range(1, attempts + 1):
             try:
                 return ask()
-            except self._errors.DockerException as error:
+            except (
+                self._errors.DockerException,
+                OSError,
+            ) as error:  # OSError: what the SDK's transport raises
                 if attempt == attempts:
-                    raise LabError(f"the engine could not {doing}: {_short(error)}") from error
+                    raise LabError(f"the engine could not {doing}: {short(error)}") from error
                 time.sleep(0.2 * attempt)
         raise BadConfig(f"attempts must be 1 or more, not {attempts}")
 
@@ -368,35 +334,5 @@ class DockerDriver(Driver):
         """For removal: what is gone already, or cannot go yet, is seen by `remains`."""
         try:
             ask()
-        except self._errors.DockerException:
+        except (self._errors.DockerException, OSError):
             return
-
-
-def abandoned_runs(client: Any) -> Iterator[tuple[str, str, str]]:
-    """(run id, mode, controller) of everything labelled, for gc."""
-    seen = set()
-    listed = [
-        c.labels for c in client.containers.list(all=True, filters={"label": RUN_LABEL}, ignore_removed=True)
-    ]
-    listed += [n.attrs.get("Labels") or {} for n in client.networks.list(filters={"label": RUN_LABEL})]
-    listed += [v.attrs.get("Labels") or {} for v in client.volumes.list(filters={"label": RUN_LABEL})]
-    for labels in listed:
-        found = (labels[RUN_LABEL], labels.get(MODE_LABEL, ""), labels.get(CONTROLLER_LABEL, ""))
-        if found not in seen:
-            seen.add(found)
-            yield found
-
-
-def _tar(name: str, data: bytes, mode: int) -> bytes:
-    """An archive with one file, or with the directory itself when the name is `.`, for the node's user."""
-    info = tarfile.TarInfo(name)
-    info.uid = info.gid = NODE_UID
-    info.mode = mode
-    info.mtime = int(time.time())
-    if name == ".":
-        info.type = tarfile.DIRTYPE
-    info.size = len(data)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()

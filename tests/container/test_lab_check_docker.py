@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_support import command, evidence, forgetful, interrupted, lab, run_check, states
+from lab_support import command, evidence, forgetful, interrupted, lab, only, run_check, states
 
 from laila.lab import registry
 from laila.lab.result import Verdict
@@ -57,7 +57,7 @@ def test_all_nodes_of_a_shared_volume_see_the_same_file(engine: Any) -> None:
 
 
 def test_a_durable_pool_that_forgets_is_caught_in_containers(engine: Any, tmp_path: Path) -> None:
-    result, _ = run_check(forgetful(), "docker", tmp_path)
+    result, _ = run_check(forgetful(), "docker", tmp_path, steps=only("crash", "durable"))
     assert result.verdict is Verdict.FAILED
     assert states(result)["durable"] == "failed"
     assert "are lost" in evidence(result, "durable")
@@ -68,7 +68,9 @@ def test_two_runs_of_containers_side_by_side_never_meet(engine: Any, tmp_path: P
     found = []
     threads = [
         threading.Thread(
-            target=lambda n=n: found.append(run_check(replicated(2), "docker", tmp_path / str(n))[0])
+            target=lambda n=n: found.append(
+                run_check(replicated(2), "docker", tmp_path / str(n), steps=only("crash"))[0]
+            )
         )
         for n in range(2)
     ]

@@ -1,0 +1,56 @@
+"""Answers that go further: back to a peer who asked through this node, or into this node's own pool first."""
+
+from __future__ import annotations
+
+from .buffers import private
+from .codec import Buffer
+from .errors import LailaError
+from .lanes import Lanes
+from .router import Router
+from .transport.link import Link
+from .verbs import CallFuture
+
+
+class Relay:
+    """Passes an answer back to whoever asked."""
+
+    __slots__ = ("_link", "_request_id")
+
+    def __init__(self, link: Link, request_id: int) -> None:
+        self._link = link
+        self._request_id = request_id
+
+    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
+        self._link.reply(self._request_id, envelope, buffers, flush=True)
+
+    def failed(self, error: LailaError) -> None:
+        self._link.reply_error(self._request_id, error, flush=True)
+
+
+class Persisting:
+    """Stores what was remembered before the future ends."""
+
+    __slots__ = ("_future", "_lanes", "_memory")
+
+    def __init__(self, future: CallFuture, memory: Router, lanes: Lanes) -> None:
+        self._future = future
+        self._memory = memory
+        self._lanes = lanes
+
+    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
+        future = self._future
+
+        def work() -> None:
+            try:
+                records = future.read(envelope, buffers)
+                self._memory.alpha_pool.put_many(
+                    [(key, private(record)) for key, record in zip(future.ids, records, strict=True)]
+                )
+                future.resolve(records)
+            except LailaError as error:
+                future.reject(error)
+
+        self._lanes.submit(work)
+
+    def failed(self, error: LailaError) -> None:
+        self._future.reject(error)
