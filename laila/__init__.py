@@ -23,15 +23,15 @@ from .codec import register
 from .entries import Entry, constant, variable
 from .errors import LailaError
 from .futures import Future, FutureGroup, guarantee, guarantee_async
-from .limits import Limits
-from .secret import new_secret
 from .verbs import Verbs
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
     from .endpoint import Communication
+    from .limits import Limits
     from .pools.base import Pool
     from .router import Router
+    from .secret import new_secret
 
     active_policy: Verbs
     memory: Router
@@ -62,6 +62,18 @@ __all__ = [
     "using",
     "variable",
 ]
+
+
+_LATER = {"Limits": "limits", "new_secret": "secret"}
+
+
+def __getattr__(name: str) -> Any:
+    # What few programs need is imported when they ask for it.
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _Laila(ModuleType):

@@ -5,11 +5,11 @@ The nickname scheme is that of the public LAILA library, so that ids agree with 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 
-NICKNAME_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "laila")
+NICKNAME_NAMESPACE = uuid.UUID("6c8dcd4c-d490-58bc-81a7-6afbe8d17594")
+"""uuid5(NAMESPACE_DNS, "laila"), as a constant because computing it would import hashlib."""
 
 
 def new_id() -> str:
@@ -24,6 +24,8 @@ def nickname_id(nickname: str) -> str:
 
 def node_id(public_key: bytes) -> str:
     """The id of the node that holds the Ed25519 key with these 32 raw public bytes (UUID version 8)."""
+    import hashlib  # only nodes need it; entries do not pay for it
+
     digest = bytearray(hashlib.sha256(public_key).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80

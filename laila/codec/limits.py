@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from laila.errors import BadValue, LimitExceeded
 
@@ -12,24 +12,32 @@ Buffer = bytes | bytearray | memoryview | mmap.mmap
 _DEEPEST = 256  # what msgpack and Python's own stack surely hold
 
 
-@dataclass(frozen=True, slots=True)
-class CodecLimits:
-    """What one value may be. Crossing one raises LimitExceeded with the field's name as `limit`."""
+class _Limits(NamedTuple):
+    max_depth: int
+    max_bytes: int
+    max_items: int
 
-    max_depth: int = 100
-    """Containers within containers, at most 256."""
-    max_bytes: int = 4 * 1024**3
-    """Bytes of the head and all buffers together."""
-    max_items: int = 50_000_000
-    """Items in all containers together; a pair of a dict is two, a mark or a name is one."""
 
-    def __post_init__(self) -> None:
-        for name in ("max_depth", "max_bytes", "max_items"):
-            given = getattr(self, name)
+class CodecLimits(_Limits):
+    """What one value may be. Crossing one raises LimitExceeded with the field's name as `limit`.
+
+    `max_depth`: containers within containers, at most 256. `max_bytes`: of the head and all buffers together.
+    `max_items`: in all containers together; a pair of a dict is two, a mark or a name is one.
+    """
+
+    # No dataclass: the module behind those takes longer to import than the codec.
+    __slots__ = ()
+
+    def __new__(
+        cls, max_depth: int = 100, max_bytes: int = 4 * 1024**3, max_items: int = 50_000_000
+    ) -> CodecLimits:
+        limits = super().__new__(cls, max_depth, max_bytes, max_items)
+        for name, given in limits._asdict().items():
             if type(given) is not int or given < 1:
                 raise BadValue(f"{name}={given!r} is not a count of at least 1")
-        if self.max_depth > _DEEPEST:
-            raise BadValue(f"max_depth={self.max_depth} is more than the {_DEEPEST} that can be walked")
+        if max_depth > _DEEPEST:
+            raise BadValue(f"max_depth={max_depth} is more than the {_DEEPEST} that can be walked")
+        return limits
 
 
 DEFAULT_LIMITS = CodecLimits()

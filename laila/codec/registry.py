@@ -7,21 +7,17 @@ no lock.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import inspect
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from laila.errors import BadValue
 
 Kind = Literal["enum", "flag", "dataclass", "custom"]
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """How one class is encoded. `fields` are a dataclass's, `late` those that its __init__ does not take."""
 
     cls: type
@@ -99,6 +95,10 @@ _VALUES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, f
 
 
 def _describe_dataclass(cls: Any, name: str) -> Registration:
+    # Imported here: the two make up a third of what `import laila` would cost, and only dataclasses need them.
+    import dataclasses
+    import inspect
+
     if issubclass(cls, _VALUES):
         raise BadValue(f"{_describe(cls)} has content beside its fields: give encode= and decode=")
     fields = dataclasses.fields(cls)

@@ -8,7 +8,6 @@ as they are, their buffers as the message's buffers, `counts` saying how many be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
@@ -37,8 +36,7 @@ WRITES = frozenset({Op.MEMORIZE, Op.FORGET})
 _OPS = {int(op): op for op in Op}
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """What each side says of itself first. `instance` is new at each start of a node."""
 
     node_id: str

@@ -29,16 +29,12 @@ def connect(timeout: int = 60) -> Any:
     try:
         client = docker.from_env(timeout=timeout)
     except docker.errors.DockerException as error:
-        raise LabError(
-            f"no container engine answers ({short(error)}); start one, or use --driver process"
-        ) from error
+        raise _nobody(short(error)) from error
     try:
         client.ping()
     except Exception as error:  # the SDK lets errors of requests and urllib3 through here
         client.close()
-        raise LabError(
-            f"no container engine answers ({short(error)}); start one, or use --driver process"
-        ) from error
+        raise _nobody(short(error)) from error
     return client
 
 
@@ -66,11 +62,9 @@ def hindrance(image: str) -> str | None:
     except LabError as error:
         return str(error)
     try:
-        return (
-            None
-            if client.images.list(name=image)
-            else f"the engine has no image {image}; build it with tools/node-image"
-        )
+        if client.images.list(name=image):
+            return None
+        return f"the engine has no image {image}; build it with tools/node-image"
     finally:
         client.close()
 
