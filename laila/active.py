@@ -6,6 +6,7 @@ for this thread or task only, and wins. Serving peers never looks at either: a n
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,20 @@ def unregister(policy: DefaultPolicy) -> None:
             _local.remove(policy)
         if _process is policy or policy.owns(getattr(_process, "communication", None)):
             _process = None
+
+
+def _forked() -> None:
+    """A child must not speak on its parent's links; it starts without a policy."""
+    global _process, _lock
+    _lock = threading.RLock()
+    for policy in _local:
+        policy.abandon()
+    _local.clear()
+    _process = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def get() -> Verbs:

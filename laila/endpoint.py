@@ -167,6 +167,13 @@ class Communication:
         self._reactor.close()
         self.peers.clear()
 
+    def abandon(self) -> None:
+        """In a forked child: the I/O thread did not come along and the links belong to the parent."""
+        self._closed = True
+        self._reactor = None
+        for link in list(self._links):
+            link.abandon()
+
     # ---- for dialers and proxies ----
 
     @property

@@ -49,7 +49,13 @@ class Entry:
 
     @classmethod
     def _make(
-        cls, kind: Kind, data: Any, nickname: str | None, evolution: int, global_id: str | None
+        cls,
+        kind: Kind,
+        data: Any,
+        nickname: str | None,
+        evolution: int,
+        global_id: str | None,
+        copy: bool = True,
     ) -> Entry:
         if nickname is not None and (not isinstance(nickname, str) or not nickname):
             raise BadValue(f"a nickname is a text with at least one character, not {nickname!r}")
@@ -61,7 +67,9 @@ class Entry:
             raise UnsupportedType(
                 error.message.replace(error.path, path), path=path, type_name=error.type_name
             ) from None
-        record = buffers.private(encoded)
+        if not copy:
+            _freeze(data)
+        record = buffers.private(encoded) if copy else encoded
         if global_id is None:
             global_id = nickname_id(nickname) if nickname is not None else new_id()
         scalar = data if type(data) in _SCALARS else _MISSING
@@ -133,13 +141,17 @@ class Entry:
         return f"<{self.kind.value}{name} {self.global_id}{step}>"
 
 
-def constant(data: Any, *, nickname: str | None = None, global_id: str | None = None) -> Entry:
+def constant(
+    data: Any, *, nickname: str | None = None, global_id: str | None = None, copy: bool = True
+) -> Entry:
     """An entry whose payload never changes.
 
     With a nickname the id is the one that the nickname stands for everywhere, else it is random.
+    `copy=False` takes a numpy array over instead of copying it: the array becomes read-only, and you promise that
+    nobody writes to its memory through a view that was made before.
     Raises: UnsupportedType for a value that the codec does not know, LimitExceeded for one that is too large.
     """
-    return Entry._make(Kind.CONSTANT, data, nickname, 0, global_id)
+    return Entry._make(Kind.CONSTANT, data, nickname, 0, global_id, copy)
 
 
 def variable(data: Any, *, nickname: str | None = None, global_id: str | None = None) -> Entry:
@@ -158,6 +170,15 @@ def unpack_record(record: Encoded) -> tuple[str, str | None, int, Any]:
 def payload_of(record: Encoded) -> Any:
     """Only the payload; arrays use the record's buffers as they are."""
     return unpack_record(record)[3]
+
+
+def _freeze(data: Any) -> None:
+    flags = getattr(data, "flags", None)
+    if flags is None or getattr(data, "base", None) is not None or not hasattr(flags, "writeable"):
+        raise BadValue(
+            "copy=False takes a numpy array that owns its memory; this is another value, or a view of another array"
+        )
+    flags.writeable = False
 
 
 def _content(record: Encoded) -> tuple[bytes, list[bytes]]:

@@ -122,6 +122,12 @@ class DefaultPolicy(Verbs):
 
     terminate = close
 
+    def abandon(self) -> None:
+        """What a forked child does with its parent's policy: its links are the parent's and are not touched."""
+        self._closed = True
+        if self._communication is not None:
+            self._communication.abandon()
+
     def owns(self, communication: object) -> bool:
         """Whether this is the policy that a peer's communication belongs to."""
         return communication is not None and communication is self._communication

@@ -44,6 +44,18 @@ def test_an_array_in_a_constant_is_a_snapshot() -> None:
         entry.data[0] = 1
 
 
+def test_an_array_can_be_handed_over() -> None:
+    """Without a copy the array itself becomes read-only; what others may still write to is refused."""
+    array = np.arange(100_000.0)
+    entry = laila.constant(array, copy=False)
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    assert np.shares_memory(entry.data, array)
+    for value in (np.arange(10.0)[::2], [1, 2], b"x"):
+        with pytest.raises(BadValue, match="owns its memory"):
+            laila.constant(value, copy=False)
+
+
 def test_a_variable_evolves() -> None:
     first = laila.variable({"n": 0}, nickname="v")
     second = first.evolve({"n": 1})

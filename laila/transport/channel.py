@@ -325,6 +325,13 @@ class Channel:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._reactor.call_soon(self._close_socket)
 
+    def abandon(self) -> threading.Lock:
+        """In a forked child: let go of the descriptor without a word to the other side; a lock nobody holds."""
+        self.closed = True
+        self.lock = threading.Lock()  # another thread of the parent may have held the old one
+        self._sock.close()
+        return self.lock
+
     def _close_socket(self) -> None:
         # A thread that still polls this descriptor must leave first, else it could poll another's.
         if self._reading.acquire(timeout=1.0):

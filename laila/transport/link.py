@@ -428,6 +428,11 @@ class Link:
             f"{self.address} ended the connection during the handshake: {text}; is it a laila node?"
         )
 
+    def abandon(self) -> None:
+        """In a forked child: use this no more, and leave the connection to the parent."""
+        self.state = State.CLOSED
+        self.lock = self.channel.abandon()
+
     def where(self) -> str:
         """The other node in messages."""
         if self.peer is not None and self.peer.name:

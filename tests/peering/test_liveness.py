@@ -186,3 +186,24 @@ def test_calls_flat_in_memory() -> None:
         after = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         assert after - before < 200_000
+
+
+def test_a_forked_child_leaves_its_parents_links_alone() -> None:
+    """The child gets a clear error and can make a policy of its own; the parent's link goes on."""
+    with node("a") as (a, _), child() as (_, port):
+        peer = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
+        assert peer.keys("store").data == []
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                with pytest.raises(PeerLost):
+                    peer.keys("store").wait(5)
+                with DefaultPolicy(limits=FAST) as own:
+                    again = own.peers[own.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
+                    assert again.keys("store").wait(5) == []
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert peer.keys("store").wait(5) == []

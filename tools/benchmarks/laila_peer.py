@@ -66,7 +66,7 @@ class Laila(Contender):
         return found
 
     def prepare(self, array: Any) -> Any:
-        return self.laila.constant(array)
+        return self.laila.constant(array, copy=False)  # handed over, as one does with an array that is done
 
     def forget(self, key: str) -> None:
         self.laila.forget(key, pool_nickname=POOL).wait()
