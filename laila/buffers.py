@@ -19,10 +19,12 @@ def allocate(size: int) -> memoryview:
     """Writable memory of `size` bytes that belongs to nobody else."""
     if size < MAP_FROM:
         return memoryview(bytearray(size))
-    area = mmap.mmap(-1, size)
-    if _HUGE_PAGES is not None:
-        with contextlib.suppress(OSError):  # a kernel without huge pages: ordinary ones will do
-            area.madvise(_HUGE_PAGES)
+    if _HUGE_PAGES is None:
+        return memoryview(mmap.mmap(-1, size))
+    # Private, because shared anonymous memory is kept in a file system that has no huge pages.
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages: ordinary ones will do
+        area.madvise(_HUGE_PAGES)
     return memoryview(area)
 
 

@@ -30,9 +30,10 @@ from ..wire.session import Event, Session
 from .reactor import READ, WRITE, Reactor
 from .stream import TlsStream
 
-RECEIVE = 256 * 1024
+RECEIVE = 64 * 1024
+"""More would leave the processor's cache before it is decrypted."""
 _HANDSHAKE_RECEIVE = 16 * 1024
-_FLUSH_ROUNDS = 16
+_FLUSH_ROUNDS = 64
 _BLOCK = 0.2
 """A driving thread looks up this often, so that it notices what other threads decided."""
 _MOST_SKIPS = 256

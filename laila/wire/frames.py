@@ -20,6 +20,8 @@ BODY_HEAD = struct.Struct(">HI")
 
 MAX_FRAME = 64 * 1024
 MAX_CHUNK = 256 * 1024
+CHUNK = 64 * 1024
+"""What this side sends: small enough to stay in the processor's cache between encryption and socket."""
 MAX_INLINE = 32 * 1024
 """Envelope and buffers up to this travel in one frame; larger ones ask for credit first."""
 MAX_BUFFERS = 0xFFFF

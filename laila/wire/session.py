@@ -18,6 +18,7 @@ from ..codec import Buffer
 from ..errors import DeadlineExceeded, LimitExceeded, ProtocolError
 from .bodies import IncomingBody, OutgoingBody, parse_table, table
 from .frames import (
+    CHUNK,
     HEADER,
     HEADER_SIZE,
     MAX_BUFFERS,
@@ -222,7 +223,7 @@ class Session:
         if not self._active:
             return []
         body = self._active.popleft()
-        piece = body.take(MAX_CHUNK)
+        piece = body.take(CHUNK)
         if body.left:
             self._active.append(body)
         return [header(body.kind, body.request_id, piece.nbytes), piece]
