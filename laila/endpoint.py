@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .access import AccessRules
-from .codec import Buffer
 from .dialer import Dialer
 from .errors import (
     AuthenticationFailed,
@@ -33,7 +32,7 @@ from .futures import Future
 from .lanes import Lanes
 from .limits import Limits
 from .proxies import LinkInfo, Peer
-from .relay import Persisting, Relay
+from .relay import Persisting, Reply
 from .roster import Roster
 from .router import Router
 from .secret import check_secret
@@ -291,36 +290,25 @@ class Communication:
         assert self._server is not None
         assert link.peer is not None
         call = unpack_call(request.envelope)
-        request_id = request.request_id
-        origin = None
+        asker = Asker(link.peer_id, link.peer.name)
         if call.route is not None:
             if call.route[0] == "to":
                 self._relay(link, request, call.route[1], call)
                 return
             if call.route[0] != "from" or len(call.route) != 3:
                 raise ProtocolError("the other side sent a route that cannot be read")
-            origin = (call.route[1], call.route[2])
+            asker = Asker(link.peer_id, link.peer.name, (call.route[1], call.route[2]))
         if call.op is Op.PEERS:
-            link.reply(request_id, pack([info.as_dict() for info in self.links()]))
-            return
-        inside = threading.get_ident()
-
-        def answered(envelope: bytes, buffers: Sequence[Buffer]) -> None:
-            link.reply(request_id, envelope, buffers, flush=threading.get_ident() != inside)
-
-        def failed(error: BaseException) -> None:
-            link.reply_error(request_id, error, flush=threading.get_ident() != inside)
-
-        self._server.serve(
-            call, request.buffers, Asker(link.peer_id, link.peer.name, origin), answered, failed
-        )
+            link.reply(request.request_id, pack([info.as_dict() for info in self.links()]))
+        else:
+            self._server.serve(call, request.buffers, asker, Reply(link, request.request_id))
 
     # ---- inside ----
 
     def _relay(self, link: Link, request: wire.Request, target: str, call: Call) -> None:
         """Pass a request on to a peer, its buffers untouched, and the answer back."""
         assert link.peer is not None
-        relay = Relay(link, request.request_id)
+        relay = Reply(link, request.request_id, relayed=True)
         try:
             peer = self.peers.named(target)
             onward = peer.link
@@ -331,13 +319,7 @@ class Communication:
             if onward is link:
                 raise UnknownPeer(f"{target!r} is the one who asks; relaying leads to other nodes")
             envelope = pack_call(call.op, call.pool, call.arguments, ["from", link.peer_id, link.peer.name])
-            onward.submit(
-                envelope,
-                request.buffers,
-                relay,
-                f"relayed {call.op.name.lower()}",
-                self.limits.request_timeout,
-            )
+            onward.submit(envelope, request.buffers, relay, relay, self.limits.request_timeout)
         except LailaError as error:
             link.reply_error(request.request_id, error)
 

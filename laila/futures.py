@@ -42,15 +42,15 @@ class Future:
         "_error",
         "_event",
         "_value",
+        "_what",
         "count",
         "done",
         "driver",
-        "what",
     )
 
-    def __init__(self, what: str = "", driver: Driver | None = None, count: int = 1) -> None:
-        self.what = what
-        self.driver = driver
+    def __init__(self, what: str = "", count: int = 1) -> None:
+        self._what = what
+        self.driver: Driver | None = None
         self.count = count
         self.done = False
         self._value: Any = None
@@ -58,6 +58,11 @@ class Future:
         self._error: BaseException | None = None
         self._event: threading.Event | None = None
         self._callbacks: list[Callable[[Future], object]] | None = None
+
+    @property
+    def what(self) -> str:
+        """The call, in messages."""
+        return self._what
 
     # ---- for those who wait ----
 

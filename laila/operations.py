@@ -39,13 +39,14 @@ def forget(pool: Pool, ids: Sequence[str], nickname: str, *, missing_ok: bool) -
     return pool.delete_many(ids)
 
 
-def may_block(pool: Pool | None) -> bool:
+def may_block(pool: Pool) -> bool:
     """Whether an operation on this pool, or on one that it reads through to, may wait."""
-    while pool is not None:
-        if pool.capabilities.blocking:
-            return True
-        pool = pool.upstream
-    return False
+    while not pool.capabilities.blocking:
+        upstream = pool.upstream
+        if upstream is None:
+            return False
+        pool = upstream
+    return True
 
 
 def _not_found(missing: Sequence[str], nickname: str) -> EntryNotFound:

@@ -64,7 +64,7 @@ class Remote(Verbs):
             future.driver = link
             try:
                 envelope = pack_call(future.op, pool, arguments, route)
-                link.submit(envelope, buffers, answer, future.what, timeout)
+                link.submit(envelope, buffers, answer, future, timeout)
             except PeerLost as error:
                 # One of two links may have been retired since we looked: then the other one is it.
                 before, (link, route) = link, self._route()
@@ -84,7 +84,7 @@ class Remote(Verbs):
         return self._ask(Op.PEERS)  # type: ignore[no-any-return]  # what PEERS answers, docs/wire.md
 
     def _ask(self, op: Op) -> Any:
-        future = CallFuture(op, (), True, op.name.lower())
+        future = CallFuture(op, (), True)
         self._call(future, None, None, False)
         return future.wait()
 
@@ -127,7 +127,7 @@ class Peer(Remote):
     def ping(self, timeout: float = 5.0) -> float:
         """Seconds that a question and its answer take. Raises PeerLost, DeadlineExceeded."""
         started = time.perf_counter()
-        future = CallFuture(Op.POOLS, (), True, "ping")
+        future = CallFuture(Op.POOLS, (), True)
         self._call(future, None, None, False)
         future.wait(timeout)
         return time.perf_counter() - started

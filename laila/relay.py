@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from threading import get_ident
+
 from .buffers import private
 from .codec import Buffer
 from .errors import LailaError
@@ -11,20 +14,26 @@ from .transport.link import Link
 from .verbs import CallFuture
 
 
-class Relay:
-    """Passes an answer back to whoever asked."""
+class Reply:
+    """An answer on its way to the peer who asked, from this node's server or from the node that it was relayed to."""
 
-    __slots__ = ("_link", "_request_id")
+    __slots__ = ("_link", "_request_id", "_thread")
 
-    def __init__(self, link: Link, request_id: int) -> None:
+    def __init__(self, link: Link, request_id: int, *, relayed: bool = False) -> None:
         self._link = link
         self._request_id = request_id
+        # The thread that reads the link flushes once for all that it read; others must do it themselves.
+        self._thread = 0 if relayed else get_ident()
 
-    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
-        self._link.reply(self._request_id, envelope, buffers, flush=True)
+    @property
+    def what(self) -> str:
+        return "a relayed call"
 
-    def failed(self, error: LailaError) -> None:
-        self._link.reply_error(self._request_id, error, flush=True)
+    def answered(self, envelope: bytes, buffers: Sequence[Buffer]) -> None:
+        self._link.reply(self._request_id, envelope, buffers, flush=get_ident() != self._thread)
+
+    def failed(self, error: BaseException) -> None:
+        self._link.reply_error(self._request_id, error, flush=get_ident() != self._thread)
 
 
 class Persisting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from . import operations
 from .access import AccessRules
@@ -31,9 +31,10 @@ from .wire.messages import (
     split_records,
 )
 
-Answered = Callable[[bytes, Sequence[Buffer]], None]
-Failed = Callable[[BaseException], None]
 Out = tuple[bytes, Sequence[Buffer]]
+
+
+_NAMES = {op: op.name.lower() for op in Op}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ class Asker:
     node_id: str
     name: str
     origin: tuple[str, str] | None = None
+
+
+class Ticket(Protocol):
+    """Where an answer goes."""
+
+    def answered(self, envelope: bytes, buffers: Sequence[Buffer]) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
 
 
 class Server:
@@ -64,53 +72,44 @@ class Server:
             Op.KEYS: self._keys,
         }
 
-    def serve(
-        self, call: Call, buffers: Sequence[Buffer], asker: Asker, answered: Answered, failed: Failed
-    ) -> bool:
-        """Answer now or later; whether it was now. Raises ProtocolError for a call that cannot be read."""
+    def serve(self, call: Call, buffers: Sequence[Buffer], asker: Asker, ticket: Ticket) -> None:
+        """Answer now or later. Raises ProtocolError for a call that cannot be read."""
         started = time.perf_counter()
-        op = call.op
         try:
-            if op is Op.POOLS:
-                answered(pack(self._pools(asker)), ())
+            if call.op is Op.POOLS:
+                ticket.answered(pack(self._pools(asker)), ())
                 self._stats.served("pools", time.perf_counter() - started, None)
-                return True
-            pool = self._memory.pool(call.pool)
-            nickname = call.pool if call.pool is not None else ALPHA
-            write = op in WRITES
-            self._access.check(asker.node_id, asker.name, nickname, write)
-            if asker.origin is not None:
-                self._access.check(asker.origin[0], asker.origin[1], nickname, write)
+                return
+            nickname = call.pool or ALPHA
+            pool = self._memory.pool(nickname)
+            if self._access.lines:
+                self._check(asker, nickname, call.op in WRITES)
             if operations.may_block(pool):
                 keys = [(asker.node_id, pool.global_id, key) for key in _keys_of(call)]
-                self._lanes().submit(lambda: self._run(call, pool, buffers, started, answered, failed), keys)
-                return False
+                self._lanes().submit(lambda: self._run(call, pool, buffers, started, ticket), keys)
+                return
         except ProtocolError:
             raise
         except LailaError as error:
-            self._stats.served(op.name.lower(), time.perf_counter() - started, error)
-            failed(error)
-            return True
-        self._run(call, pool, buffers, started, answered, failed)
-        return True
+            self._stats.served(_NAMES[call.op], time.perf_counter() - started, error)
+            ticket.failed(error)
+            return
+        self._run(call, pool, buffers, started, ticket)
 
-    def _run(
-        self,
-        call: Call,
-        pool: Pool,
-        buffers: Sequence[Buffer],
-        started: float,
-        answered: Answered,
-        failed: Failed,
-    ) -> None:
+    def _check(self, asker: Asker, nickname: str, write: bool) -> None:
+        self._access.check(asker.node_id, asker.name, nickname, write)
+        if asker.origin is not None:
+            self._access.check(asker.origin[0], asker.origin[1], nickname, write)
+
+    def _run(self, call: Call, pool: Pool, buffers: Sequence[Buffer], started: float, ticket: Ticket) -> None:
         try:
             envelope, out = self._handlers[call.op](pool, call, buffers)
         except Exception as error:  # it travels to whoever asked
-            self._stats.served(call.op.name.lower(), time.perf_counter() - started, error)
-            failed(error)
+            self._stats.served(_NAMES[call.op], time.perf_counter() - started, error)
+            ticket.failed(error)
             return
-        answered(envelope, out)
-        self._stats.served(call.op.name.lower(), time.perf_counter() - started, None)
+        ticket.answered(envelope, out)
+        self._stats.served(_NAMES[call.op], time.perf_counter() - started, None)
 
     # ---- operations ----
 

@@ -39,10 +39,6 @@ class Histogram:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
-
     @property
     def count(self) -> int:
         return sum(self.buckets)
@@ -52,6 +48,8 @@ class Stats:
     """`requests[(direction, op, outcome)]`, `latency[op]` of what was served, `refused[reason]`, `errors[kind]`."""
 
     __slots__ = (
+        "_failed",
+        "_made",
         "bytes_in",
         "bytes_out",
         "errors",
@@ -59,11 +57,11 @@ class Stats:
         "links_lost",
         "links_opened",
         "refused",
-        "requests",
     )
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str, str]] = Counter()
+        self._made: Counter[str] = Counter()
+        self._failed: Counter[tuple[str, str]] = Counter()
         self.latency: dict[str, Histogram] = {}
         self.refused: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -78,14 +76,30 @@ class Stats:
         histogram = self.latency.get(op)
         if histogram is None:
             histogram = self.latency[op] = Histogram()
-        histogram.observe(seconds)
-        self._count("in", op, error)
+        histogram.buckets[bisect_left(BOUNDS, seconds)] += 1
+        histogram.total += seconds
+        if error is not None:
+            self._fail("in", op, error)
 
     def made(self, op: str, error: BaseException | None) -> None:
         """A request of ours was answered."""
-        self._count("out", op, error)
-
-    def _count(self, direction: str, op: str, error: BaseException | None) -> None:
-        self.requests[direction, op, "ok" if error is None else "error"] += 1
+        self._made[op] += 1
         if error is not None:
-            self.errors[type(error).__name__] += 1
+            self._fail("out", op, error)
+
+    @property
+    def requests(self) -> dict[tuple[str, str, str], int]:
+        """How many, by direction ("in", "out"), operation and outcome ("ok", "error")."""
+        counts = {("in", op): histogram.count for op, histogram in list(self.latency.items())}
+        counts |= {("out", op): count for op, count in list(self._made.items())}
+        known: dict[tuple[str, str, str], int] = {}
+        for key, count in counts.items():
+            failed = self._failed[key]
+            known[(*key, "ok")] = count - failed
+            if failed:
+                known[(*key, "error")] = failed
+        return known
+
+    def _fail(self, direction: str, op: str, error: BaseException) -> None:
+        self._failed[direction, op] += 1
+        self.errors[type(error).__name__] += 1

@@ -28,11 +28,17 @@ class CallFuture(Future):
 
     __slots__ = ("ids", "op", "plural")
 
-    def __init__(self, op: Op, ids: Sequence[str], plural: bool, what: str) -> None:
-        super().__init__(what, count=len(ids) if plural else 1)
+    def __init__(self, op: Op, ids: Sequence[str], plural: bool) -> None:
+        super().__init__(count=len(ids) if plural else 1)
         self.op = op
         self.ids = ids
         self.plural = plural
+
+    @property
+    def what(self) -> str:
+        """The call, in messages."""
+        verb = self.op.name.lower()
+        return f"{verb} {self.ids[0]}" if len(self.ids) == 1 else verb
 
     def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None:
         """A peer's reply."""
@@ -95,9 +101,7 @@ class Verbs(ABC):
                 )
         items = [(entry.global_id, entry.record) for entry in given]
         ids = [entry.global_id for entry in given]
-        return self._start(
-            CallFuture(Op.MEMORIZE, ids, plural, self._what("memorize", ids)), pool_nickname, items
-        )
+        return self._start(CallFuture(Op.MEMORIZE, ids, plural), pool_nickname, items)
 
     def remember(
         self,
@@ -113,7 +117,7 @@ class Verbs(ABC):
         Raises (from the future): EntryNotFound, UnknownPool, AccessDenied, Corrupt, PeerLost, DeadlineExceeded.
         """
         ids, plural = _ids(args, entry_ids, nickname, "remember")
-        future = CallFuture(Op.REMEMBER, ids, plural, self._what("remember", ids))
+        future = CallFuture(Op.REMEMBER, ids, plural)
         return self._start(future, pool_nickname, ids, persist=persist)
 
     def forget(
@@ -126,7 +130,7 @@ class Verbs(ABC):
     ) -> CallFuture:
         """Remove entries. `.data` is how many there were. Raises EntryNotFound unless `missing_ok`."""
         ids, plural = _ids(args, entry_ids, nickname, "forget")
-        future = CallFuture(Op.FORGET, ids, plural, self._what("forget", ids))
+        future = CallFuture(Op.FORGET, ids, plural)
         return self._start(future, pool_nickname, [ids, missing_ok])
 
     def exists(
@@ -138,11 +142,11 @@ class Verbs(ABC):
     ) -> CallFuture:
         """Whether entries are there. `.data` is a bool, or a list of bools."""
         ids, plural = _ids(args, entry_ids, nickname, "exists")
-        return self._start(CallFuture(Op.EXISTS, ids, plural, self._what("exists", ids)), pool_nickname, ids)
+        return self._start(CallFuture(Op.EXISTS, ids, plural), pool_nickname, ids)
 
     def keys(self, pool_nickname: str | None = None) -> CallFuture:
         """All ids in a pool, sorted, in `.data`."""
-        return self._start(CallFuture(Op.KEYS, (), True, self._what("keys", ())), pool_nickname, None)
+        return self._start(CallFuture(Op.KEYS, (), True), pool_nickname, None)
 
     def _start(
         self, future: CallFuture, pool: str | None, arguments: Any, *, persist: bool = False
@@ -158,10 +162,6 @@ class Verbs(ABC):
     @abstractmethod
     def _call(self, future: CallFuture, pool: str | None, arguments: Any, persist: bool) -> None:
         """Begin; complete the future now or later, or raise what it fails with."""
-
-    def _what(self, verb: str, ids: Sequence[str]) -> str:
-        """The call, for messages; kept cheap, it is made for every call."""
-        return verb if len(ids) != 1 else f"{verb} {ids[0]}"
 
 
 def fresh(record: Encoded) -> Encoded:
@@ -183,6 +183,8 @@ def _one_or_many(args: tuple[Any, ...], keyword: Any, usage: str) -> tuple[list[
 def _ids(
     args: tuple[Any, ...], entry_ids: Any, nickname: str | Iterable[str] | None, verb: str
 ) -> tuple[list[str], bool]:
+    if len(args) == 1 and type(args[0]) is str and args[0] and entry_ids is None and nickname is None:
+        return [args[0]], False  # what most calls are
     usage = f"{verb} takes an id, entry_ids=… or nickname=…"
     if nickname is not None:
         if args or entry_ids is not None:

@@ -38,7 +38,7 @@ from .pulse import Finding, Pulse
 from .reactor import Reactor
 from .tls import explain, peer_identity
 
-_COALESCE = 16 * 1024
+_COALESCE = 512
 """While answers are awaited small requests are gathered up to this before they are sent."""
 _ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
@@ -49,6 +49,13 @@ class State(Enum):
     HELLO = "hello"
     OPEN = "open"
     CLOSED = "closed"
+
+
+class Named(Protocol):
+    """What a call is called in messages; a name is made only when one is needed."""
+
+    @property
+    def what(self) -> str: ...
 
 
 class Answer(Protocol):
@@ -108,7 +115,7 @@ class Link:
         self.retired_as = ""
         """The code of the goodbye that was said or heard."""
         self.retired_at = 0.0
-        self.pending: dict[int, tuple[Answer, float, str]] = {}
+        self.pending: dict[int, tuple[Answer, float, Named]] = {}
         self._owner = owner
         self._limits = limits
         self._budget = budget
@@ -146,7 +153,7 @@ class Link:
     # ---- requests ----
 
     def submit(
-        self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, what: str, timeout: float
+        self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, call: Named, timeout: float
     ) -> None:
         """Queue a request; `answer` is told how it ends. Raises PeerLost, Busy, LimitExceeded."""
         assert self.peer is not None
@@ -154,10 +161,10 @@ class Link:
             self._make_room(self.peer.max_requests, time.monotonic() + timeout)
         with self.lock:
             if self.state is not State.OPEN or self.session.said_goodbye:
-                raise PeerLost(f"{self.where()} is not connected; {what} was not sent", executed="no")
+                raise PeerLost(f"{self.where()} is not connected; {call.what} was not sent", executed="no")
             alone = not self.pending
             request_id = self.session.request(envelope, buffers)
-            self.pending[request_id] = (answer, time.monotonic() + timeout, what)
+            self.pending[request_id] = (answer, time.monotonic() + timeout, call)
             self.requests_out += 1
             self.channel.send_locked(now=alone or self.session.out_bytes >= _COALESCE)
 
@@ -359,7 +366,7 @@ class Link:
             )
 
     def _expire(self, now: float) -> None:
-        for request_id, (answer, deadline, what) in list(self.pending.items())[:64]:
+        for request_id, (answer, deadline, call) in list(self.pending.items())[:64]:
             if deadline > now or (
                 self.session.bodies and self.channel.progress + self._limits.request_timeout > now
             ):
@@ -369,7 +376,9 @@ class Link:
             with self.lock:
                 self.session.cancel(request_id)
                 self.channel.flush_locked()
-            answer.failed(DeadlineExceeded(f"{what}: {self.where()} gave no answer in time; it may have run"))
+            answer.failed(
+                DeadlineExceeded(f"{call.what}: {self.where()} gave no answer in time; it may have run")
+            )
 
     # ---- the end ----
 
@@ -411,9 +420,9 @@ class Link:
         if accepted:
             self._budget.give(accepted)
         self._owner.lost(self, error)
-        for request_id, (answer, _, what) in pending.items():
+        for request_id, (answer, _, call) in pending.items():
             executed = "maybe" if request_id <= sent_up_to else "no"
-            answer.failed(self._lost_error(error, what, executed))
+            answer.failed(self._lost_error(error, call.what, executed))
 
     def _lost_error(self, error: LailaError, what: str, executed: str) -> LailaError:
         tail = "it may have run" if executed == "maybe" else "it was not sent"

@@ -36,6 +36,9 @@ from .messages import Hello, pack_error, pack_goodbye, pack_hello, unpack_goodby
 
 SCRATCH = 128 * 1024
 _TABLE_FRAME = struct.Struct(">QQ")
+# Members of an enum are slow to look up, and these are looked up for every message.
+_REQUEST, _REPLY = int(Kind.REQUEST), int(Kind.REPLY)
+_BODIES = (int(Kind.REQUEST_BODY), int(Kind.REPLY_BODY))
 _CANCELLED = pack_error(DeadlineExceeded("the request was cancelled by its caller"))
 _BODY_OF = {Kind.REQUEST: Kind.REQUEST_BODY, Kind.REPLY: Kind.REPLY_BODY}
 
@@ -153,11 +156,11 @@ class Session:
         if self._next_id >= MAX_REQUEST_ID:
             raise ProtocolError("this link has used up its request ids; open another")
         self._next_id += 1
-        self._message(Kind.REQUEST, self._next_id, envelope, buffers)
+        self._message(_REQUEST, self._next_id, envelope, buffers)
         return self._next_id
 
     def reply(self, request_id: int, envelope: bytes, buffers: Sequence[Buffer] = ()) -> None:
-        self._message(Kind.REPLY, request_id, envelope, buffers)
+        self._message(_REPLY, request_id, envelope, buffers)
 
     def error(self, request_id: int, envelope: bytes) -> None:
         self._queue(frame(Kind.ERROR, request_id, envelope[:MAX_FRAME]))
@@ -274,33 +277,43 @@ class Session:
 
     def _parse(self, events: list[Event]) -> None:
         start, end = self._start, self._end
+        allowed, most = self._rules()
         try:
             while end - start >= HEADER_SIZE:
                 length, kind, flags, zero, request_id = HEADER.unpack_from(self._scratch, start)
-                if kind == Kind.REQUEST_BODY or kind == Kind.REPLY_BODY:
+                if kind in _BODIES:
                     start = self._start_chunk(kind, request_id, length, start + HEADER_SIZE, end, events)
                     continue
-                self._check_header(length, kind, zero)
+                if zero or length > most or kind not in allowed:
+                    self._refuse_header(length, kind, zero)
                 stop = start + HEADER_SIZE + length
                 if stop > end:
                     break
                 payload = bytes(self._view[start + HEADER_SIZE : stop])
                 start = stop
-                _HANDLERS[kind](self, flags, request_id, payload, events)
+                if kind == _REQUEST and not flags:
+                    events.append(Request(request_id, payload))
+                else:
+                    _HANDLERS[kind](self, flags, request_id, payload, events)
+                    allowed, most = self._rules()
         finally:
             self._start = start
 
-    def _check_header(self, length: int, kind: int, zero: int) -> None:
+    def _rules(self) -> tuple[set[Kind], int]:
+        """Kinds that may come now, and the longest payload."""
+        return ALLOWED[self.phase], MAX_HELLO if self.phase is Phase.HELLO else MAX_FRAME
+
+    def _refuse_header(self, length: int, kind: int, zero: int) -> None:
         if kind not in _HANDLERS or zero:
             raise ProtocolError(
                 f"the other side sent a frame of unknown kind {kind}: it does not speak this protocol"
             )
-        if length > (MAX_HELLO if self.phase is Phase.HELLO else MAX_FRAME):
+        most = self._rules()[1]
+        if length > most:
             raise ProtocolError(
-                f"the other side announced a {Kind(kind).name} frame of {length} bytes; at most {MAX_FRAME} are allowed"
+                f"the other side announced a {Kind(kind).name} frame of {length} bytes; at most {most} are allowed"
             )
-        if kind not in ALLOWED[self.phase]:
-            raise ProtocolError(f"the other side sent {Kind(kind).name} in phase {self.phase.value}")
+        raise ProtocolError(f"the other side sent {Kind(kind).name} in phase {self.phase.value}")
 
     def _start_chunk(
         self, kind: int, request_id: int, length: int, start: int, end: int, events: list[Event]
@@ -426,9 +439,11 @@ class Session:
         self._out.append(data)
         self.out_bytes += len(data)
 
-    def _message(self, kind: Kind, request_id: int, envelope: bytes, buffers: Sequence[Buffer]) -> None:
-        if not buffers and len(envelope) <= MAX_INLINE:
-            self._queue(frame(kind, request_id, envelope))
+    def _message(self, kind: int, request_id: int, envelope: bytes, buffers: Sequence[Buffer]) -> None:
+        size = len(envelope)
+        if not buffers and size <= MAX_INLINE:
+            self._out.append(HEADER.pack(size, kind, 0, 0, request_id) + envelope)
+            self.out_bytes += HEADER_SIZE + size
             return
         if len(buffers) > MAX_BUFFERS:
             raise LimitExceeded(
@@ -442,7 +457,7 @@ class Session:
         if len(head) + total <= MAX_INLINE:
             self._queue(frame(kind, request_id, b"".join([head, *buffers]), Flag.BODY | Flag.INLINE))
             return
-        body_kind = _BODY_OF[kind]
+        body_kind = _BODY_OF[Kind(kind)]
         if len(head) <= MAX_INLINE:
             self._queue(frame(kind, request_id, head, Flag.BODY))
             body = OutgoingBody(body_kind, request_id, buffers)

@@ -15,13 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))  # the conformance su
 from laila.lab.drivers import engine as docker_engine
 from laila.lab.topology import replicated
 
-IMAGE = os.environ.get("LAILA_IMAGE", replicated().image)
-
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
     """A client of the engine, which has the node image."""
-    why_not = docker_engine.hindrance(IMAGE)
+    why_not = docker_engine.hindrance(replicated().image)
     if why_not is not None:
         if os.environ.get("CI"):
             pytest.fail(f"container tests must run in CI, but {why_not}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from laila.errors import DeadlineExceeded
 from laila.lab.checks.base import Stage
+from laila.lab.checks.logs import complaint
 from laila.lab.watch import name_missing
 
 
@@ -33,7 +34,8 @@ def shake_hands(stage: Stage) -> str:
     try:
         stage.watch.wait(done, within, lambda: name_missing(stage.watch, links))
     except DeadlineExceeded:
-        missing = [f"{a} does not see {b}" for a, b in links if not stage.watch.up(a, b)]
+        down = [(a, b) for a, b in links if not stage.watch.up(a, b)]
+        missing = [f"{a} does not see {b}{complaint(stage, a, b)}" for a, b in down]
         stage.fail(
             f"{len(missing)} of {len(links)} directed links did not come up within {within:g} s", missing
         )

@@ -29,6 +29,19 @@ def no_node_crashed_inside(stage: Stage) -> str:
     return f"{lines} lines of their logs, no crash"
 
 
+def complaint(stage: Stage, node: str, peer: str) -> str:
+    """What the node said last of why it cannot link with the peer, as the end of a sentence; empty when nothing."""
+    door = stage.driver.door(peer)
+    for line in reversed(stage.driver.logs(node).decode("utf-8", "replace").splitlines()):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and said.get("address") == door and said.get("error"):
+            return f"; its log says: {said['error']}"
+    return ""
+
+
 def _brief(line: str) -> str:
     """The last line of a traceback that is logged as JSON, else the line."""
     try:
