@@ -27,7 +27,7 @@ from ..errors import LailaError, Unreachable
 from ..futures import Future
 from ..wire.messages import Hello
 from ..wire.session import Event, Session
-from .reactor import READ, WRITE, Reactor
+from .reactor import READ, WRITE, Patrol, Reactor
 from .stream import TlsStream
 
 RECEIVE = 64 * 1024
@@ -189,20 +189,23 @@ class Channel:
             finally:
                 self._reading.release()
 
-    def patrol(self) -> bool:
+    def patrol(self) -> Patrol:
         """What nobody did: send what waits, watch a socket that was claimed and then not read."""
         with self.lock:
             if self.closed:
-                return False
-            if self._work:
+                return Patrol.DONE
+            if self._work or self._driver is not None:
                 self._work = False
-                return True
+                return Patrol.BUSY
+            found = Patrol.DONE
             if self.session.has_output and not self._blocked:
                 self.flush_locked()
-            if self._claimed and self._driver is None:
+                found = Patrol.LATE
+            if self._claimed:
                 self._claimed = False
                 self._update_mask()
-            return self._claimed
+                found = Patrol.LATE
+            return found
 
     def _connected(self) -> bool:
         self._connecting = False

@@ -15,20 +15,34 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 _MOST_SKIPS = 256
 _PATROL = 0.005
+_PATROL_MOST = 0.02
+"""While callers see to everything themselves, patrols become rarer up to this."""
+
+
+class Patrol(Enum):
+    """What a patrol found."""
+
+    BUSY = "busy"
+    """Callers are at work and see to it themselves."""
+    DONE = "done"
+    """There is nothing left to look after."""
+    LATE = "late"
+    """Something had been left, which is done now, as is everything."""
 
 
 class Handler(Protocol):
     def ready(self, mask: int) -> None:
         """The socket is readable, writable, or broken."""
 
-    def patrol(self) -> bool:
-        """Finish what a calling thread left for later; whether there was any."""
+    def patrol(self) -> Patrol:
+        """Finish what a calling thread left for later."""
 
 
 class Timer:
@@ -60,6 +74,7 @@ class Reactor:
         self._failed = failed
         self._patrolled: set[Handler] = set()
         self._next_patrol = 0.0
+        self._pause = _PATROL
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -67,7 +82,7 @@ class Reactor:
     @property
     def inside(self) -> bool:
         """Whether the caller is the I/O thread."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._thread.ident
 
     def add(self, descriptor: int, handler: Handler, mask: int) -> None:
         self._handlers[descriptor] = handler
@@ -148,8 +163,8 @@ class Reactor:
                 self._skip = self._skips
                 self._skips = min(_MOST_SKIPS, self._skips * 2)
         timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1.0
-        if self._patrolled and not 0.0 <= timeout < _PATROL:
-            timeout = _PATROL
+        if self._patrolled and not 0.0 <= timeout < self._pause:
+            timeout = self._pause
         return poll(timeout)
 
     def _handle(self, events: list[tuple[int, int]]) -> bool:
@@ -184,10 +199,14 @@ class Reactor:
         now = time.monotonic()
         if now < self._next_patrol:
             return
-        self._next_patrol = now + _PATROL
+        late = False
         for handler in list(self._patrolled):
-            if not handler.patrol():
+            found = handler.patrol()
+            late = late or found is Patrol.LATE
+            if found is not Patrol.BUSY:
                 self._patrolled.discard(handler)
+        self._pause = _PATROL if late or not self._patrolled else min(_PATROL_MOST, self._pause * 2)
+        self._next_patrol = now + self._pause
 
     def _guarded(self, call: Callable[[], object]) -> None:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from ..errors import BadConfig, Unreachable
 from ..secret import check_secret, new_secret
 from .identity import Identity
-from .reactor import READ, Reactor
+from .reactor import READ, Patrol, Reactor
 from .tls import make_context
 
 _ACCEPTS = 64
@@ -119,8 +119,8 @@ class Listener:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._accepted(sock, format_address(address[0], address[1]), self)
 
-    def patrol(self) -> bool:
-        return False
+    def patrol(self) -> Patrol:
+        return Patrol.DONE  # nobody leaves anything to a listener
 
     def _pause(self) -> None:
         # Without descriptors accept fails at once and the port stays ready: rest instead of spinning.
