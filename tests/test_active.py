@@ -87,7 +87,17 @@ def test_import_is_light(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     modules = run("import sys, laila; print(' '.join(sys.modules))", HOME=str(home)).split()
-    heavy = {"numpy", "asyncio", "ssl", "cryptography", "docker", "sqlite3", "prometheus_client", "logging", "rich"}
+    heavy = {
+        "numpy",
+        "asyncio",
+        "ssl",
+        "cryptography",
+        "docker",
+        "sqlite3",
+        "prometheus_client",
+        "logging",
+        "rich",
+    }
     assert heavy & set(modules) == set()
     assert list(home.iterdir()) == []
 

@@ -246,7 +246,9 @@ def test_a_peer_that_answers_rubbish() -> None:
                 raw, _ = server.accept()
                 with raw, context.wrap_socket(raw, server_side=True) as sock:
                     read(sock, HEADER.unpack(read(sock, 12))[0])
-                    sock.sendall(frame(Kind.HELLO, 0, pack_hello(Hello(identity.node_id, "fake", str(answer)))))
+                    sock.sendall(
+                        frame(Kind.HELLO, 0, pack_hello(Hello(identity.node_id, "fake", str(answer))))
+                    )
                     read(sock, HEADER.unpack(read(sock, 12))[0])
                     sock.sendall(answer)
                     sock.settimeout(5)
@@ -270,7 +272,11 @@ def test_the_session_survives_a_fuzzer() -> None:
 
     good = b"".join(
         [
-            frame(Kind.REQUEST, 1, pack_call(Op.MEMORIZE, "store", (["k"], [b"\x94\xa8constant\xc0\x00\x01"], None))),
+            frame(
+                Kind.REQUEST,
+                1,
+                pack_call(Op.MEMORIZE, "store", (["k"], [b"\x94\xa8constant\xc0\x00\x01"], None)),
+            ),
             frame(Kind.REQUEST, 2, pack_call(Op.REMEMBER, "store", ["k"])),
             frame(Kind.PING, 0, b"1"),
             frame(Kind.REQUEST, 3, pack_call(Op.KEYS, "store", None)),

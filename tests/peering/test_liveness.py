@@ -26,7 +26,11 @@ def free_port() -> int:
 def freeze(pid: int) -> None:
     """Stop a process, and see that all of it stands still."""
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: all("T" in (task / "stat").read_text().split()[2] for task in Path(f"/proc/{pid}/task").iterdir()))
+    until(
+        lambda: all(
+            "T" in (task / "stat").read_text().split()[2] for task in Path(f"/proc/{pid}/task").iterdir()
+        )
+    )
 
 
 def test_a_killed_peer_is_seen_at_once_and_calls_in_flight_fail() -> None:
@@ -155,7 +159,9 @@ def test_closing_says_goodbye() -> None:
     with node("a") as (a, at_a), DefaultPolicy(name="b", limits=FAST) as b:
         b.communication.add_tcpip_peer("127.0.0.1", at_a.port, SECRET)
         lost = []
-        a.communication.events.subscribe(lambda kind, fields: kind == "link_lost" and lost.append(fields["error"]))
+        a.communication.events.subscribe(
+            lambda kind, fields: kind == "link_lost" and lost.append(fields["error"])
+        )
         b.close(grace=2.0)
         until(lambda: not dict(a.peers))
         assert "goodbye" in lost[0]

@@ -32,7 +32,9 @@ def test_both_sides_list_each_other_when_peering_returns() -> None:
         assert b.peers[a.global_id].name == "a"
 
 
-@pytest.mark.parametrize("value", [None, 2**200, "text", b"bytes", [1, (2, 3)], {"k": {1, 2}}, 1.5, {(1, 2): "x"}])
+@pytest.mark.parametrize(
+    "value", [None, 2**200, "text", b"bytes", [1, (2, 3)], {"k": {1, 2}}, 1.5, {(1, 2): "x"}]
+)
 def test_either_side_works_on_the_others_memory(value: object) -> None:
     with node("a") as (a, _), node("b") as (b, port_b):
         a.communication.add_tcpip_peer("127.0.0.1", port_b.port, SECRET)
@@ -186,7 +188,9 @@ def test_calls_survive_the_settling_of_duplicates() -> None:
         assert wrong == []
 
 
-@pytest.mark.parametrize(("host", "dial"), [("::1", "::1"), ("localhost", "localhost"), ("0.0.0.0", "127.0.0.1")])  # noqa: S104
+@pytest.mark.parametrize(
+    ("host", "dial"), [("::1", "::1"), ("localhost", "localhost"), ("0.0.0.0", "127.0.0.1")]
+)  # noqa: S104
 def test_addresses(host: str, dial: str) -> None:
     with node("a") as (a, _), node("b", host=host) as (b, port_b):
         assert a.communication.add_tcpip_peer(dial, port_b.port, SECRET) == b.global_id

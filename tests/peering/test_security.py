@@ -54,7 +54,10 @@ def test_no_certificate_is_refused() -> None:
             while True:
                 if not sock.recv(100):
                     raise ConnectionError("closed")
-        until(lambda: a.communication.stats.refused["no-certificate"] == 1, what=str(a.communication.stats.refused))
+        until(
+            lambda: a.communication.stats.refused["no-certificate"] == 1,
+            what=str(a.communication.stats.refused),
+        )
         assert dict(a.peers) == {}
 
 

@@ -26,7 +26,9 @@ def test_the_program_is_the_documents() -> None:
 
 def test_the_tutorial_runs_verbatim() -> None:
     """Both processes fetch what only the other one holds."""
-    done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[-5:] == [

@@ -92,7 +92,9 @@ def test_what_is_sent_arrives(step: int, envelope: bytes, sizes: list[int]) -> N
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.binary(max_size=200), st.lists(st.integers(0, 90_000), max_size=4)), min_size=1, max_size=6
+        st.tuples(st.binary(max_size=200), st.lists(st.integers(0, 90_000), max_size=4)),
+        min_size=1,
+        max_size=6,
     ),
     st.integers(1, 70_000),
 )

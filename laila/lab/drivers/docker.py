@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from laila.errors import BadConfig, LabError
+from laila.errors import BadConfig, LabError, LailaError
 from laila.lab.drivers.base import (
     PEER_PORT,
     STATUS_PORT,
@@ -321,10 +321,9 @@ class DockerDriver(Driver):
         for attempt in range(1, attempts + 1):
             try:
                 return ask()
-            except (
-                self._errors.DockerException,
-                OSError,
-            ) as error:  # OSError: what the SDK's transport raises
+            except LailaError:
+                raise  # ours already, though some of them are an OSError too
+            except (self._errors.DockerException, OSError) as error:
                 if attempt == attempts:
                     raise LabError(f"the engine could not {doing}: {short(error)}") from error
                 time.sleep(0.2 * attempt)

@@ -78,6 +78,7 @@ class _Stream:
         self.cut()
         self._raw._response.close()
         self._raw.close()
+        self._socket.close()  # the SDK's own objects leave it open
 
     def exit_code(self) -> int | None:
         code = self._api.exec_inspect(self.exec_id)["ExitCode"]
