@@ -46,11 +46,12 @@ def test_an_error_is_raised_by_every_way_to_the_value() -> None:
 
 def test_callbacks_run_once_each() -> None:
     for _ in range(200):
-        future, seen = Future(), []
+        future = Future()
+        seen: list[int] = []
         thread = threading.Thread(target=future.resolve, args=[1])
         thread.start()
         for number in range(5):
-            future.add_done_callback(lambda _, number=number: seen.append(number))
+            future.add_done_callback(lambda _, number=number, seen=seen: seen.append(number))
         thread.join()
         assert sorted(seen) == list(range(5))
 

@@ -30,7 +30,7 @@ def running(engine: Any, secret: Path, **options: Any) -> Iterator[Any]:
         security_opt=["no-new-privileges"],
         network_mode="none",
         volumes={str(secret): {"bind": "/run/secrets/laila_secret", "mode": "ro"}},
-        tmpfs={"/tmp": "size=16m", "/var/lib/laila": "size=64m,mode=1777"},
+        tmpfs={"/tmp": "size=16m", "/var/lib/laila": "size=64m,mode=1777"},  # noqa: S108  inside the container
         labels={"laila.test": "image"},
         **options,
     )

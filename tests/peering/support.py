@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from laila.limits import Limits
 from laila.macros.defaults import DefaultPolicy, DefaultPool, DefaultTCPIPProtocol
 
-SECRET = "4f1c9a7e0b2d4c8f9e3a6b5d7c1f0e2a"
-OTHER_SECRET = "a2e0f1c7d5b6a3e9f8c4d2b0e7a9c1f4"
+SECRET = "4f1c9a7e0b2d4c8f9e3a6b5d7c1f0e2a"  # noqa: S105  of nodes that live for seconds
+OTHER_SECRET = "a2e0f1c7d5b6a3e9f8c4d2b0e7a9c1f4"  # noqa: S105  as above
 FAST = Limits(
     ping_interval=0.2, dead_after=0.8, connect_timeout=3.0, reconnect_first=0.05, reconnect_most=0.3
 )

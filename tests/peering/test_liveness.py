@@ -76,7 +76,7 @@ def test_a_link_heals_by_itself_and_acknowledged_entries_are_there(tmp_path: Pat
             with child(port=port, state=state, durable=durable) as (process, _):
                 if not a.peers:
                     peer = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
-                until(lambda: peer.connected)
+                until(lambda peer=peer: peer.connected)
                 threading.Timer(0.4, process.kill).start()
                 for number in range(100_000):
                     entry = laila.constant(number)

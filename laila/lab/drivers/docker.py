@@ -106,7 +106,8 @@ class DockerDriver(Driver):
     def remains(self) -> list[str]:
         found = [f"container {container.name}" for container in self._containers()]
         found += [f"network {network.name}" for network in self._engine.networks.list(filters=self._mine())]
-        return found + [f"volume {volume.name}" for volume in self._engine.volumes.list(filters=self._mine())]
+        found += [f"volume {volume.name}" for volume in self._engine.volumes.list(filters=self._mine())]
+        return sorted(found)  # the engine lists in any order
 
     # -- one node
 
