@@ -2,7 +2,8 @@
 
 Handlers run in this thread and must not block. Callers of other threads hand in work with `call_soon`. While requests
 come in quick succession the thread polls for a moment before it blocks (a wake-up costs more than a request); each
-round of polling in vain doubles the number of rounds that follow without any.
+round of polling in vain doubles the number of rounds that follow without any. With more than a few busy sockets it
+does not poll: there is work enough, and the processor belongs to those who ask.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Protocol
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 _MOST_SKIPS = 256
+_FEW = 3
+_CENSUS = 64
+"""After so many rounds the busy sockets are counted again."""
 _PATROL = 0.005
 _PATROL_MOST = 0.02
 """While callers see to everything themselves, patrols become rarer up to this."""
@@ -71,6 +75,9 @@ class Reactor:
         self._spin = spin
         self._skips = 1
         self._skip = 0
+        self._rounds = 0
+        self._busy: set[int] = set()
+        self._crowded = False
         self._failed = failed
         self._patrolled: set[Handler] = set()
         self._next_patrol = 0.0
@@ -150,7 +157,7 @@ class Reactor:
 
     def _wait(self, busy: bool) -> list[tuple[int, int]]:
         poll = self._poll.poll
-        if busy and self._spin:
+        if busy and self._spin and not self._crowded:
             if self._skip:
                 self._skip -= 1
             else:
@@ -178,10 +185,16 @@ class Reactor:
             if handler is None:
                 continue
             busy = True
+            self._busy.add(descriptor)
             try:
                 handler.ready(mask)
             except Exception as error:  # one link's trouble must not end the others' thread
                 self._failed(error)
+        self._rounds += 1
+        if self._rounds >= _CENSUS:
+            self._crowded = len(self._busy) > _FEW
+            self._busy.clear()
+            self._rounds = 0
         return busy
 
     def _run_calls(self) -> None:
