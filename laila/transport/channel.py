@@ -34,6 +34,8 @@ RECEIVE = 64 * 1024
 """More would leave the processor's cache before it is decrypted."""
 _HANDSHAKE_RECEIVE = 16 * 1024
 _FLUSH_ROUNDS = 64
+_READ_ROUNDS = 16
+"""In the middle of a large body the I/O thread reads so often before it looks after other links."""
 _BLOCK = 0.2
 """A driving thread looks up this often, so that it notices what other threads decided."""
 _MOST_SKIPS = 256
@@ -185,7 +187,9 @@ class Channel:
             self.flush()
         if mask & ~WRITE and self._reading.acquire(blocking=False):
             try:
-                self._read()
+                for _ in range(_READ_ROUNDS):
+                    if not (self._read() and self.session.receiving):
+                        break
             finally:
                 self._reading.release()
 

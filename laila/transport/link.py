@@ -38,8 +38,9 @@ from .pulse import Finding, Pulse
 from .reactor import Reactor
 from .tls import explain, peer_identity
 
-_COALESCE = 512
-"""While answers are awaited small requests are gathered up to this before they are sent."""
+_COALESCE = 400
+"""While answers are awaited small requests are gathered up to this many bytes before they are sent: some five of them.
+Measured: fewer cost system calls, more leave the other side idle while this one still writes."""
 _ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 

@@ -33,6 +33,8 @@ class Op(IntEnum):
 
 
 WRITES = frozenset({Op.MEMORIZE, Op.FORGET})
+_TEXTS = frozenset({str})
+_BYTES = frozenset({bytes})
 _OPS = {int(op): op for op in Op}
 
 
@@ -152,7 +154,7 @@ def unpack_call(envelope: bytes) -> Call:
 
 def ids_of(arguments: Any) -> list[str]:
     """The ids of a REMEMBER or EXISTS."""
-    if type(arguments) is not list or not all(type(key) is str for key in arguments):
+    if type(arguments) is not list or not _TEXTS.issuperset(map(type, arguments)):
         raise ProtocolError("the other side sent ids that are no list of texts")
     return arguments
 
@@ -178,7 +180,7 @@ def items_of(arguments: Any, buffers: Sequence[Buffer]) -> list[tuple[str, Encod
 def split_records(records: Sequence[Encoded]) -> tuple[list[bytes], list[int] | None, list[Buffer]]:
     """Heads, counts and buffers, as they travel."""
     heads = [record.head for record in records]
-    if not any([record.buffers for record in records]):
+    if not any(record.buffers for record in records):
         return heads, None, []
     return (
         heads,
@@ -189,7 +191,7 @@ def split_records(records: Sequence[Encoded]) -> tuple[list[bytes], list[int] | 
 
 def join_records(heads: Any, counts: Any, buffers: Sequence[Buffer]) -> list[Encoded]:
     """The records again. Raises ProtocolError when heads, counts and buffers disagree."""
-    if type(heads) is not list or not all(type(head) is bytes for head in heads):
+    if type(heads) is not list or not _BYTES.issuperset(map(type, heads)):
         raise ProtocolError("the other side sent entries without heads")
     if counts is None and not buffers:
         return [Encoded(head) for head in heads]

@@ -211,6 +211,11 @@ class Session:
         return bool(self._out or self._active)
 
     @property
+    def receiving(self) -> bool:
+        """Whether a large body is on its way in."""
+        return bool(self._incoming)
+
+    @property
     def bodies(self) -> int:
         """Bodies under way, both directions."""
         return len(self._incoming) + len(self._waiting) + len(self._active)
