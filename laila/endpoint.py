@@ -45,7 +45,7 @@ from .transport.reactor import Reactor
 from .transport.tcp import ContextCache, DefaultTCPIPProtocol, Listener, check_port, resolve
 from .verbs import CallFuture
 from .version import VERSION
-from .wire import session as wire
+from .wire import events as wire
 from .wire.messages import Call, Hello, Op, pack, pack_call, unpack_call
 
 

@@ -25,8 +25,9 @@ from typing import Protocol
 
 from ..errors import LailaError, Unreachable
 from ..futures import Future
+from ..wire.events import Event
 from ..wire.messages import Hello
-from ..wire.session import Event, Session
+from ..wire.session import Session
 from .reactor import READ, WRITE, Patrol, Reactor
 from .stream import TlsStream
 

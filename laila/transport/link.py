@@ -29,9 +29,10 @@ from ..errors import (
 )
 from ..futures import Future
 from ..limits import Limits
-from ..wire import session as wire
+from ..wire import events as wire
 from ..wire.frames import Kind
 from ..wire.messages import Hello, pack_error, unpack_error
+from ..wire.session import Phase
 from .budget import Budget
 from .channel import Channel
 from .pulse import Finding, Pulse
@@ -401,7 +402,7 @@ class Link:
                 return
             self.session.goodbye("closing")
             self.channel.flush_locked()
-            both = self.session.phase is wire.Phase.DRAINING
+            both = self.session.phase is Phase.DRAINING
         if both:
             self.fail(
                 self.error or PeerLost(f"the link to {self.where()} was closed", executed="no"), "goodbye"

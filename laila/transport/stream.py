@@ -12,7 +12,8 @@ import socket
 import ssl
 
 from ..codec import Buffer
-from ..wire.session import Event, Session
+from ..wire.events import Event
+from ..wire.session import Session
 
 _EMPTY = memoryview(b"")
 

@@ -12,11 +12,22 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple
 
 from ..codec import Buffer
 from ..errors import DeadlineExceeded, LimitExceeded, ProtocolError
 from .bodies import IncomingBody, OutgoingBody, parse_table, table
+from .events import (
+    BodyOffered,
+    BodyReceived,
+    Cancelled,
+    Event,
+    Failure,
+    Goodbye,
+    HelloReceived,
+    Pong,
+    Reply,
+    Request,
+)
 from .frames import (
     CHUNK,
     HEADER,
@@ -69,57 +80,6 @@ ALLOWED: dict[Phase, set[Kind]] = {
     Phase.DRAINING: _ALWAYS,
     Phase.CLOSED: set(),
 }
-
-
-class HelloReceived(NamedTuple):
-    hello: Hello
-
-
-class Request(NamedTuple):
-    request_id: int
-    envelope: bytes
-    buffers: tuple[Buffer, ...] = ()
-
-
-class Reply(NamedTuple):
-    request_id: int
-    envelope: bytes
-    buffers: tuple[Buffer, ...] = ()
-
-
-class Failure(NamedTuple):
-    request_id: int
-    envelope: bytes
-
-
-class BodyOffered(NamedTuple):
-    """Answer with `accept_body` or `refuse_body`."""
-
-    kind: Kind
-    request_id: int
-    size: int
-
-
-class BodyReceived(NamedTuple):
-    """`size` bytes that were accepted are here (or given up); the Request or Reply follows as its own event."""
-
-    size: int
-
-
-class Cancelled(NamedTuple):
-    request_id: int
-
-
-class Pong(NamedTuple):
-    token: bytes
-
-
-class Goodbye(NamedTuple):
-    code: str
-    text: str
-
-
-Event = HelloReceived | Request | Reply | Failure | BodyOffered | BodyReceived | Cancelled | Pong | Goodbye
 
 
 class Session:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laila.errors import LimitExceeded, ProtocolError
-from laila.wire import session as wire
+from laila.wire import events as wire
 from laila.wire.frames import HEADER, MAX_CHUNK, MAX_FRAME, MAX_INLINE, Flag, Kind, frame
 from laila.wire.messages import Hello
-from laila.wire.session import Phase, Session
+from laila.wire.session import ALLOWED, Phase, Session
 
 
 def hello(name: str) -> Hello:
@@ -269,6 +269,6 @@ def test_too_many_buffers_is_the_callers_error() -> None:
 
 
 def test_phases_allow_what_the_table_says() -> None:
-    assert set(wire.ALLOWED) == set(Phase)
-    assert Kind.REQUEST not in wire.ALLOWED[Phase.DRAINING]
-    assert wire.ALLOWED[Phase.CLOSED] == set()
+    assert set(ALLOWED) == set(Phase)
+    assert Kind.REQUEST not in ALLOWED[Phase.DRAINING]
+    assert ALLOWED[Phase.CLOSED] == set()
