@@ -43,7 +43,7 @@ def unregister(policy: DefaultPolicy) -> None:
         if policy in _local:
             _local.remove(policy)
         if _process is policy or policy.owns(getattr(_process, "communication", None)):
-            _process = None
+            _process = _local[0] if _local else None
 
 
 def _forked() -> None:

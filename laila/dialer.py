@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import Closed, LailaError, SelfPeer, Unreachable
 from .futures import Future
-from .transport.link import Link
+from .transport.link import Link, State
 from .transport.reactor import Timer
 from .transport.tcp import ContextCache, format_address, is_literal, resolve, start_connect
 
@@ -67,9 +67,16 @@ class Dialer:
         self.state = DialerState.CLOSED
         if self._timer is not None:
             self._timer.cancel()
+        link = self.link
+        if link is not None and link.state is not State.OPEN:
+            link.fail(Closed(f"{self.address}: dialing was given up"), "given-up")
         first, self._first = self._first, None
         if first is not None:
             first.reject(Closed(f"{self.address}: this node was closed while it was dialing"))
+
+    @property
+    def closed(self) -> bool:
+        return self.state is DialerState.CLOSED
 
     # ---- in the I/O thread ----
 
@@ -109,6 +116,8 @@ class Dialer:
 
     def opened(self, link: Link) -> None:
         """The link has shaken hands."""
+        if self.closed:
+            return
         self.state = DialerState.UP
         self.peer_id = link.peer_id
         self.last_error = None
@@ -121,6 +130,8 @@ class Dialer:
     def lost(self, error: LailaError, *, shaken: bool) -> None:
         """The link ended, or never came up."""
         self.link = None
+        if self.closed:
+            return
         if not shaken and isinstance(error, Unreachable) and self._addresses:
             self._next_address(error)
             return

@@ -42,7 +42,7 @@ from .transport.budget import Budget
 from .transport.identity import Identity
 from .transport.link import Link, State
 from .transport.reactor import Reactor
-from .transport.tcp import ContextCache, DefaultTCPIPProtocol, Listener, check_port, resolve
+from .transport.tcp import ContextCache, DefaultTCPIPProtocol, Listener, check_address, resolve
 from .verbs import CallFuture
 from .version import VERSION
 from .wire import events as wire
@@ -102,14 +102,24 @@ class Communication:
             if source is listener:
                 self._part(link)
 
-    def add_tcpip_peer(self, host: str, port: int, secret: str, *, timeout: float | None = None) -> str:
+    def add_tcpip_peer(
+        self,
+        host: str,
+        port: int,
+        secret: str,
+        *,
+        also_accept: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> str:
         """Peer with the node that listens there; its id. Both sides list each other when this returns.
 
-        The link is kept: when it is lost it is dialed again until `remove_peer`.
+        The link is kept: when it is lost it is dialed again until `remove_peer`. `also_accept`: other secrets that the
+        listener may prove instead. A rotation goes in three rounds over all nodes: accept the new secret beside the
+        old one; show the new one and accept the old one; drop the old one.
         Raises: Unreachable, AuthenticationFailed, VersionMismatch, SelfPeer, DuplicateNode, DeadlineExceeded.
         """
         first = Future(f"peering with {host}:{port}")
-        dialer = self._dial(host, port, secret, (), first)
+        dialer = self._dial(host, port, secret, also_accept, first)
         try:
             first.finish(timeout if timeout is not None else self.limits.connect_timeout + 2)
         except BaseException:
@@ -170,6 +180,8 @@ class Communication:
         """In a forked child: the I/O thread did not come along and the links belong to the parent."""
         self._closed = True
         self._reactor = None
+        for listener in self._listeners.values():
+            listener.abandon()
         for link in list(self._links):
             link.abandon()
 
@@ -237,6 +249,9 @@ class Communication:
             )
 
     def greeted(self, link: Link, hello: Hello) -> None:
+        source = self._links.get(link)
+        if isinstance(source, Dialer) and source.closed:
+            raise Closed(f"{link.address}: dialing was given up")
         stale = self.peers.admit(link, hello, self.limits.ping_interval)
         if stale is not None:
             stale.fail(PeerLost(f"{stale.where()} was started anew"), "replaced")
@@ -247,6 +262,10 @@ class Communication:
         source = self._links.get(link)
         if isinstance(source, Dialer):
             source.opened(link)
+            # Dialed again by hand: the newest dialer keeps the link, the others would only dial beside it.
+            for other in self.dialers:
+                if other is not source and (other.peer_id, other.address) == (source.peer_id, source.address):
+                    self.forget_dialer(other)
         if loser is not None:
             loser.retire("duplicate", "the two nodes have another link")
         if loser is not link:
@@ -324,7 +343,7 @@ class Communication:
             link.reply_error(request.request_id, error)
 
     def _dial(self, host: str, port: int, secret: str, also: Sequence[str], first: Future | None) -> Dialer:
-        check_port(port)
+        check_address(host, port)
         context = ContextCache(self.identity, check_secret(secret), tuple(also), server=False)
         dialer = Dialer(self, host, port, context, first=first)
         self._dialers.append(dialer)

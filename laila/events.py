@@ -46,5 +46,8 @@ class Events:
 
     def _tell(self, kind: str, fields: dict[str, Any]) -> bool:
         for listener in self._listeners:
-            listener(kind, fields)
+            try:
+                listener(kind, fields)
+            except Exception as error:  # a listener's trouble must not become the links'
+                sys.excepthook(type(error), error, error.__traceback__)
         return bool(self._listeners)

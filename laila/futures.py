@@ -8,6 +8,7 @@ only while somebody blocks.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -123,9 +124,10 @@ class Future:
 
     def block(self, deadline: float | None) -> None:
         """Wait until another thread completes this future, or until the monotonic deadline."""
-        event = self._event
-        if event is None:
-            event = self._event = threading.Event()
+        with _making:
+            event = self._event
+            if event is None:
+                event = self._event = threading.Event()
         if not self.done:
             event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
@@ -193,7 +195,10 @@ class Future:
                 callback = self._callbacks.pop(0)
             except IndexError:
                 return
-            callback(self)
+            try:
+                callback(self)
+            except Exception as error:  # other answers are being handed out in this thread
+                sys.excepthook(type(error), error, error.__traceback__)
 
     def _to_data(self, value: Any) -> Any:
         return value
@@ -272,6 +277,8 @@ class _Collector:
         self.token: Token[_Collector | None] | None = None
 
 
+_making = threading.Lock()
+"""Two threads that begin to wait for one future must wait on one event; held for that moment only."""
 _collector: ContextVar[_Collector | None] = ContextVar("laila_guarantee", default=None)
 
 

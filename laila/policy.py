@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import active, operations
-from .errors import Closed, LailaError
+from .errors import Closed
 from .limits import Limits
 from .router import ALPHA, Router
 from .verbs import CallFuture, Verbs, fresh
@@ -163,7 +163,7 @@ class DefaultPolicy(Verbs):
                 self.memory.alpha_pool.put_many(list(zip(future.ids, value, strict=True)))
             if future.op is Op.REMEMBER:
                 value = [fresh(record) for record in value]
-        except LailaError as error:
+        except Exception as error:  # whoever waits must hear of it
             future.reject(error)
         else:
             future.resolve(value)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .codec import Buffer, Encoded
-from .errors import PeerLost
+from .errors import BadValue, PeerLost
 from .transport.link import Link, State
 from .verbs import CallFuture, Verbs
 from .wire.messages import Hello, Op, pack_call, split_records
@@ -122,6 +122,8 @@ class Peer(Remote):
 
     def at(self, peer: str) -> RelayedPeer:
         """A peer of this peer, by id or name, worked on through it. Its own access rules count for both of us."""
+        if not isinstance(peer, str) or not peer:
+            raise BadValue(f"a peer is named by its id or its name, not by {peer!r}")
         return RelayedPeer(self.communication, self, peer)
 
     def ping(self, timeout: float = 5.0) -> float:

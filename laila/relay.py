@@ -25,6 +25,9 @@ class Reply:
         # The thread that reads the link flushes once for all that it read; others must do it themselves.
         self._thread = 0 if relayed else get_ident()
 
+    ids: tuple[str, ...] = ()
+    """Whoever asked keeps the order of its own calls."""
+
     @property
     def what(self) -> str:
         return "a relayed call"
@@ -56,9 +59,10 @@ class Persisting:
                     [(key, private(record)) for key, record in zip(future.ids, records, strict=True)]
                 )
                 future.resolve(records)
-            except LailaError as error:
+            except Exception as error:  # whoever waits must hear of it
                 future.reject(error)
 
+        future.driver = None  # a worker ends it now; nobody need watch the link for it
         self._lanes.submit(work)
 
     def failed(self, error: LailaError) -> None:

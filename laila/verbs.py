@@ -60,11 +60,15 @@ class CallFuture(Future):
             if len(records) != len(self.ids):
                 raise ProtocolError("the other side answered with more entries than were asked for, or fewer")
             return records
+        if not _believable(self.op, value, len(self.ids)):
+            raise ProtocolError(f"the other side's answer to {self.op.name.lower()} makes no sense")
         return value
 
     def _to_data(self, value: Any) -> Any:
         if self.op is Op.REMEMBER:
             payloads = [payload_of(record) for record in value]
+            if any(record.buffers for record in value):
+                self._value = None  # the caller may write to this memory now
             return payloads if self.plural else payloads[0]
         if self.op is Op.MEMORIZE:
             return list(self.ids) if self.plural else self.ids[0]
@@ -75,6 +79,11 @@ class CallFuture(Future):
     def _to_result(self, value: Any) -> Any:
         if self.op is not Op.REMEMBER:
             return self.data
+        if value is None:
+            raise BadValue(
+                "`.data` has handed out the large values of this answer, which its holder may have changed since; "
+                "ask for `.result` before `.data`, or for the entry again"
+            )
         # The payload in `data` may be written to, an entry may not: so it has its own memory.
         entries = [
             Entry.from_record(key, buffers.private(record))
@@ -151,6 +160,8 @@ class Verbs(ABC):
     def _start(
         self, future: CallFuture, pool: str | None, arguments: Any, *, persist: bool = False
     ) -> CallFuture:
+        if pool is not None and (type(pool) is not str or not pool):
+            raise BadValue(f"a pool's nickname is a text, not {pool!r}")
         collect(future)
         try:
             self._call(future, pool, arguments, persist)
@@ -162,6 +173,18 @@ class Verbs(ABC):
     @abstractmethod
     def _call(self, future: CallFuture, pool: str | None, arguments: Any, persist: bool) -> None:
         """Begin; complete the future now or later, or raise what it fails with."""
+
+
+def _believable(op: Op, value: Any, count: int) -> bool:
+    """Whether a peer's answer has the shape that it must have."""
+    if op is Op.MEMORIZE:
+        return type(value) is int and value == count
+    if op is Op.FORGET:
+        return type(value) is int and 0 <= value <= count
+    if op is Op.EXISTS:
+        return type(value) is list and len(value) == count and all(type(one) is bool for one in value)
+    kind = str if op is Op.KEYS else dict
+    return type(value) is list and all(type(one) is kind for one in value)
 
 
 def fresh(record: Encoded) -> Encoded:
@@ -198,7 +221,7 @@ def _ids(
         if isinstance(one, Entry):
             ids.append(one.global_id)
         elif isinstance(one, str) and one:
-            ids.append(one)
+            ids.append(str(one))
         else:
             raise BadValue(f"{one!r} is no id; {usage}")
     return ids, plural or entry_ids is not None

@@ -194,10 +194,11 @@ def _dataclass(decoder: Decoder, node: list[Any]) -> Any:
         given = ", ".join(str(name)[:50] for name in names[:20])
         raise Corrupt(f"{registration.name} has the fields {', '.join(registration.fields)}, not {given}")
     fields = dict(zip(names, node[3::2], strict=True))
-    late = {name: fields.pop(name) for name in registration.late}
+    taken = {name: part for name, part in fields.items() if name not in registration.late}
     try:
-        value = registration.cls(**fields)
-        for name, part in late.items():
+        value = registration.cls(**taken)
+        # All of them, since a __post_init__ may have computed some anew from what is computed already.
+        for name, part in fields.items():
             object.__setattr__(value, name, part)
     except Exception as error:
         raise Corrupt(f"{registration.name} cannot be built from its fields: {error!r}") from error

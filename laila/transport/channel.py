@@ -54,6 +54,9 @@ class Sink(Protocol):
     def broke(self, error: Exception | None) -> None:
         """The connection ended (None), failed, or the other side broke a rule."""
 
+    def interrupted(self, error: BaseException) -> None:
+        """A signal broke off the thread that was reading."""
+
 
 class _Scratch(threading.local):
     def __init__(self) -> None:
@@ -92,12 +95,14 @@ class Channel:
         self._sink = sink
         self._reactor = reactor
         self._stream: TlsStream | None = None
-        self._reading = threading.Lock()
+        # Reentrant: a callback that runs while this thread reads may itself wait for an answer.
+        self._reading = threading.RLock()
         self._driver: int | None = None
         self._blocked = dialed
         self._claimed = False
-        self._work = False
-        """Whether something was left for the patrol since it last came."""
+        self._driven = False
+        """Whether somebody waited here since the patrol last came."""
+        self._in_read = False
         self._spin_limit = spin
         self._spin_skip = 0
         self._spin_skips = 1
@@ -121,21 +126,44 @@ class Channel:
         if self.session.has_output:
             self.flush()
         if deadline is not None and deadline <= time.monotonic():
+            self._unclaim()  # whoever asks without waiting leaves the reading to the I/O thread
             return
         if self._reactor.inside:
             raise RuntimeError("the I/O thread must not wait for an answer")
-        if not self._reading.acquire(blocking=False):
-            future.block(deadline)
-            return
+        leading = False
         try:
-            self._set_driver(threading.get_ident())
-            self._drive(future, deadline)
+            leading = self._reading.acquire(blocking=False)
+            if leading:
+                self._set_driver(threading.get_ident())
+                self._drive(future, deadline)
+        except BaseException as error:
+            # A signal in the middle of a read may have lost bytes: only a new link is sure to be whole.
+            if leading and self._in_read:
+                self._in_read = False
+                self._sink.interrupted(error)
+            raise
         finally:
-            self._set_driver(None)
-            self._reading.release()
+            # Whatever a signal broke off, nobody keeps the role: releasing what is not ours only raises.
+            try:
+                if leading:
+                    self._set_driver(None)
+            finally:
+                with contextlib.suppress(RuntimeError):
+                    self._reading.release()
+        if not leading:
+            future.block(deadline)
+
+    def _unclaim(self) -> None:
+        with self.lock:
+            if self._claimed and self._driver is None and not self.closed:
+                self._claimed = False
+                self._update_mask()
 
     def _drive(self, future: Future, deadline: float | None) -> None:
         while not (future.done or self.closed):
+            if future.driver is None:
+                future.block(deadline)  # the answer is here, and another thread is finishing it
+                return
             if self._spin_limit and not self._blocked:
                 if self._spin_skip:
                     self._spin_skip -= 1
@@ -165,6 +193,7 @@ class Channel:
         with self.lock:
             self._driver = thread
             watched = thread is None
+            self._driven = True
             if watched or not self._claimed or self._blocked:
                 self._claimed = not watched
                 self._update_mask()
@@ -199,8 +228,8 @@ class Channel:
         with self.lock:
             if self.closed:
                 return Patrol.DONE
-            if self._work or self._driver is not None:
-                self._work = False
+            if self._driven or self._driver is not None:
+                self._driven = False
                 return Patrol.BUSY
             found = Patrol.DONE
             if self.session.has_output and not self._blocked:
@@ -238,7 +267,6 @@ class Channel:
         if not self._claimed:
             self._claimed = True
             self._update_mask()
-        self._work = True
         self._reactor.patrol(self)
         if now:
             self.flush_locked()
@@ -261,6 +289,11 @@ class Channel:
             # The sink must not be called under the lock: later, in the I/O thread.
             problem = error
             self._reactor.call_soon(lambda: self._sink.broke(problem))
+        except BaseException as error:
+            # A signal, perhaps between encrypting and sending: what follows could not be decrypted.
+            signal = error
+            self._reactor.call_soon(lambda: self._sink.interrupted(signal))
+            raise
 
     def _send(self, stream: TlsStream) -> bool:
         """Whether all is sent."""
@@ -280,6 +313,12 @@ class Channel:
 
     def _read(self) -> bool:
         """Read once and handle it; False when there was nothing. The caller holds the reading role."""
+        self._in_read = True
+        found = self._read_once()
+        self._in_read = False
+        return found
+
+    def _read_once(self) -> bool:
         view = _scratch.view
         try:
             count = self._sock.recv_into(view if self.established else view[:_HANDSHAKE_RECEIVE])
@@ -343,7 +382,7 @@ class Channel:
 
     def _close_socket(self) -> None:
         # A thread that still polls this descriptor must leave first, else it could poll another's.
-        if self._reading.acquire(timeout=1.0):
+        if self._reading.acquire(timeout=0.25):
             self._sock.close()
             self._reading.release()
         else:

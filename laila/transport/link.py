@@ -30,11 +30,12 @@ from ..errors import (
 from ..futures import Future
 from ..limits import Limits
 from ..wire import events as wire
-from ..wire.frames import Kind
+from ..wire.frames import MAX_INLINE, Kind
 from ..wire.messages import Hello, pack_error, unpack_error
 from ..wire.session import Phase
 from .budget import Budget
 from .channel import Channel
+from .order import Answer, Order
 from .pulse import Finding, Pulse
 from .reactor import Reactor
 from .tls import explain, peer_identity
@@ -58,13 +59,9 @@ class Named(Protocol):
 
     @property
     def what(self) -> str: ...
-
-
-class Answer(Protocol):
-    """Whoever made a request: a future, or the relay of somebody else's."""
-
-    def answered(self, envelope: bytes, buffers: tuple[Buffer, ...]) -> None: ...
-    def failed(self, error: LailaError) -> None: ...
+    @property
+    def ids(self) -> Sequence[str]:
+        """The entries that it is about."""
 
 
 class Owner(Protocol):
@@ -118,6 +115,10 @@ class Link:
         """The code of the goodbye that was said or heard."""
         self.retired_at = 0.0
         self.pending: dict[int, tuple[Answer, float, Named]] = {}
+        self._answering: tuple[Answer, float, Named] | None = None
+        self._order = Order()
+        self._moving: set[int] = set()
+        self._looked = self.since
         self._owner = owner
         self._limits = limits
         self._budget = budget
@@ -159,6 +160,10 @@ class Link:
     ) -> None:
         """Queue a request; `answer` is told how it ends. Raises PeerLost, Busy, LimitExceeded."""
         assert self.peer is not None
+        if self._order.parked(call.ids, lambda: self._resubmit(envelope, buffers, answer, call, timeout)):
+            return
+        if buffers and sum(memoryview(buffer).nbytes for buffer in buffers) > MAX_INLINE:
+            answer = self._order.first(call.ids, answer)
         if len(self.pending) >= self.peer.max_requests:
             self._make_room(self.peer.max_requests, time.monotonic() + timeout)
         with self.lock:
@@ -169,6 +174,14 @@ class Link:
             self.pending[request_id] = (answer, time.monotonic() + timeout, call)
             self.requests_out += 1
             self.channel.send_locked(now=alone or self.session.out_bytes >= _COALESCE)
+
+    def _resubmit(
+        self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, call: Named, timeout: float
+    ) -> None:
+        try:
+            self.submit(envelope, buffers, answer, call, timeout)
+        except LailaError as error:
+            answer.failed(error)
 
     def _make_room(self, most: int, deadline: float) -> None:
         if self._reactor.inside:
@@ -190,7 +203,10 @@ class Link:
             self.serving -= 1
             if self.state is not State.OPEN:
                 return
-            self.session.reply(request_id, envelope, buffers)
+            try:
+                self.session.reply(request_id, envelope, buffers)
+            except LimitExceeded as error:
+                self.session.error(request_id, pack_error(error))
             if flush:
                 self.channel.flush_locked()
 
@@ -219,13 +235,21 @@ class Link:
 
     def handle(self, event: wire.Event) -> None:
         if type(event) is wire.Reply:
+            self._answering = self.pending.get(event.request_id)
             entry = self.pending.pop(event.request_id, None)
             if entry is not None:
                 entry[0].answered(event.envelope, event.buffers)
+            self._answering = None
         elif type(event) is wire.Request:
             self.requests_in += 1
             self.serving += 1
-            self._owner.requested(self, event)
+            if self.serving > 2 * self._limits.max_requests:
+                busy = Busy(
+                    f"more than max_requests={self._limits.max_requests} requests of yours are being served"
+                )
+                self.reply_error(event.request_id, busy)
+            else:
+                self._owner.requested(self, event)
         else:
             _EVENTS[type(event)](self, event)
 
@@ -241,6 +265,15 @@ class Link:
             self.fail(self._end_error(error.strerror or str(error)), "broken")
         else:
             self.fail(self._end_error("it closed the connection"), "goodbye" if self.retired_as else "closed")
+
+    def interrupted(self, error: BaseException) -> None:
+        lost = PeerLost(
+            f"the thread that read the link to {self.where()} was interrupted ({type(error).__name__})"
+        )
+        entry, self._answering = self._answering, None
+        self.fail(lost, "interrupted")
+        if entry is not None and not getattr(entry[0], "done", False):
+            entry[0].failed(lost)
 
     def _refuse(self, error: LailaError) -> None:
         """The other side broke a rule or is not wanted: say why, then part."""
@@ -277,6 +310,8 @@ class Link:
                 if self.state is State.CLOSED:
                     return False
                 events = self.session.accept_body(event.kind, event.request_id)
+                if events is None:
+                    return False
                 self._accepted += event.size
                 self.channel.flush_locked()
         except ProtocolError as error:
@@ -285,8 +320,11 @@ class Link:
         except (MemoryError, OSError) as error:
             self._turn_down(event, Busy(f"this node has no memory for {event.size} bytes now ({error})"))
             return False
-        for one in events:
-            self.handle(one)
+        try:
+            for one in events:
+                self.handle(one)
+        except LailaError as error:  # of this link; the caller may be reading another
+            self._refuse(error)
         return True
 
     def _turn_down(self, event: wire.BodyOffered, error: LailaError) -> None:
@@ -368,11 +406,16 @@ class Link:
             )
 
     def _expire(self, now: float) -> None:
-        for request_id, (answer, deadline, call) in list(self.pending.items())[:64]:
-            if deadline > now or (
-                self.session.bodies and self.channel.progress + self._limits.request_timeout > now
-            ):
+        if now - self._looked >= self._limits.request_timeout / 4:
+            with self.lock:
+                self._moving = self.session.moving()
+            self._looked = now
+        moving = self._moving
+        for request_id, (answer, deadline, call) in list(self.pending.items())[:256]:
+            if deadline > now:
                 return
+            if request_id in moving:
+                continue  # slow, but its body is on its way
             if self.pending.pop(request_id, None) is None:
                 continue
             with self.lock:
@@ -421,10 +464,12 @@ class Link:
             self.channel.close_locked()
         if accepted:
             self._budget.give(accepted)
-        self._owner.lost(self, error)
-        for request_id, (answer, _, call) in pending.items():
-            executed = "maybe" if request_id <= sent_up_to else "no"
-            answer.failed(self._lost_error(error, call.what, executed))
+        try:
+            self._owner.lost(self, error)
+        finally:
+            for request_id, (answer, _, call) in pending.items():
+                executed = "maybe" if request_id <= sent_up_to else "no"
+                answer.failed(self._lost_error(error, call.what, executed))
 
     def _lost_error(self, error: LailaError, what: str, executed: str) -> LailaError:
         tail = "it may have run" if executed == "maybe" else "it was not sent"
@@ -443,6 +488,9 @@ class Link:
         """In a forked child: use this no more, and leave the connection to the parent."""
         self.state = State.CLOSED
         self.lock = self.channel.abandon()
+        pending, self.pending = self.pending, {}
+        for answer, _, call in pending.values():
+            answer.failed(PeerLost(f"{call.what}: this process was forked; the answer goes to the parent"))
 
     def where(self) -> str:
         """The other node in messages."""

@@ -157,6 +157,8 @@ class Reactor:
 
     def _wait(self, busy: bool) -> list[tuple[int, int]]:
         poll = self._poll.poll
+        if self._calls:  # handed in while others ran; whoever did saw a queue and woke nobody
+            return poll(0)
         if busy and self._spin and not self._crowded:
             if self._skip:
                 self._skip -= 1

@@ -64,9 +64,8 @@ class DefaultTCPIPProtocol:
         advertise: str | None = None,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise BadConfig(f"a port is a number from 0 to 65535, not {port!r}")
-        if not isinstance(host, str) or not host:
-            raise BadConfig(f"a host is a name or an address, not {host!r}")
+            raise BadConfig(f"a port is a number from 0 to 65535, not {_shown(port)}")
+        check_host(host)
         self.host = host
         self.port = port
         self.peer_secret_key = new_secret() if peer_secret_key is None else check_secret(peer_secret_key)
@@ -130,6 +129,11 @@ class Listener:
     def _resume(self) -> None:
         if self._open:
             self._reactor.modify(self._fd, READ)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the port, which is the parent's."""
+        self._open = False
+        self._socket.close()
 
     def close(self) -> None:
         """Free the port."""
@@ -199,11 +203,22 @@ def start_connect(family: socket.AddressFamily, address: tuple[object, ...]) -> 
     return sock
 
 
-def check_port(port: object) -> int:
-    """A port that can be dialed. Raises BadConfig."""
+def check_address(host: object, port: object) -> None:
+    """Something that can be dialed. Raises BadConfig."""
+    check_host(host)
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port <= 65535:
-        raise BadConfig(f"a peer's port is a number from 1 to 65535, not {port!r}")
-    return port
+        raise BadConfig(f"a peer's port is a number from 1 to 65535, not {_shown(port)}")
+
+
+def check_host(host: object) -> None:
+    """Raises BadConfig."""
+    if not isinstance(host, str) or not host:
+        raise BadConfig(f"a host is a name or an address, not {_shown(host)}")
+
+
+def _shown(value: object) -> str:
+    # Arguments in the wrong order must not put a secret into a message.
+    return str(value) if isinstance(value, int) else f"a {type(value).__name__}"
 
 
 def format_address(host: str, port: int) -> str:

@@ -134,6 +134,11 @@ def explain(error: ssl.SSLError, where: str) -> tuple[str, str]:
             f"{where}: a certificate is not valid at this time; "
             "compare the clocks of both nodes (they may differ by an hour at most)"
         )
+    if "bad certificate" in text or "bad_certificate" in text or "certificate_expired" in text:
+        return "clock", (
+            f"{where} does not accept this node's certificate: it is not valid there at this time; "
+            "compare the clocks of both nodes, `date` on each (they may differ by an hour at most)"
+        )
     if any(
         word in text for word in ("unknown ca", "certificate verify failed", "unknown_ca", "bad signature")
     ):

@@ -35,7 +35,7 @@ def parse_table(payload: bytes | memoryview) -> tuple[list[int], bytes, int]:
 class OutgoingBody:
     """Buffers on their way out, in chunks."""
 
-    __slots__ = ("_index", "_offset", "_views", "kind", "left", "request_id")
+    __slots__ = ("_index", "_offset", "_views", "kind", "left", "moves", "request_id", "seen")
 
     def __init__(self, kind: int, request_id: int, buffers: Sequence[Buffer]) -> None:
         self.kind = kind
@@ -43,6 +43,7 @@ class OutgoingBody:
         self._views = [view for buffer in buffers if (view := memoryview(buffer).cast("B")).nbytes]
         self._index = 0
         self._offset = 0
+        self.moves = self.seen = 0
         self.left = sum(view.nbytes for view in self._views)
 
     def take(self, most: int) -> memoryview:
@@ -71,7 +72,9 @@ class IncomingBody:
         "discard",
         "envelope",
         "left",
+        "moves",
         "request_id",
+        "seen",
         "size",
         "sizes",
         "tabled",
@@ -88,6 +91,7 @@ class IncomingBody:
         self.tabled = table_size
         self.accepted = False
         self.discard = False
+        self.moves = self.seen = 0
         self._views: list[memoryview] = []
         self._index = 0
         self._offset = 0

@@ -25,6 +25,8 @@ CHUNK = 64 * 1024
 MAX_INLINE = 32 * 1024
 """Envelope and buffers up to this travel in one frame; larger ones ask for credit first."""
 MAX_BUFFERS = 0xFFFF
+MAX_TABLE = 512 * 1024 * 1024
+"""Envelope and sizes of one message; a million entries of 300 bytes are some 400 MB."""
 MAX_HELLO = 4096
 MAX_REQUEST_ID = 0xFFFF_FFFF
 

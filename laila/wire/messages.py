@@ -15,11 +15,15 @@ import msgpack
 
 from .. import errors
 from ..codec import Buffer, Encoded
-from ..errors import LailaError, ProtocolError, RemoteError
+from ..codec.heads import prove
+from ..errors import BadValue, LailaError, ProtocolError, RemoteError
 
 VERSION_FIRST = 1
 VERSION_LAST = 1
 _TEXT = 4000
+_LONG = 64 * 1024
+MAX_ITEMS = 3_000_100
+"""Values in one envelope: id, head and count of a million entries. Bounds what a short envelope can unfold to."""
 
 
 class Op(IntEnum):
@@ -69,6 +73,8 @@ def pack(value: Any) -> bytes:
 def unpack(data: bytes) -> Any:
     """The one msgpack value in `data`. Raises ProtocolError."""
     try:
+        if len(data) > _LONG:
+            prove(data, MAX_ITEMS)
         return msgpack.unpackb(data, strict_map_key=False, max_ext_len=0)
     except Exception as error:
         raise ProtocolError(f"the other side sent an envelope that is not msgpack ({error})") from error
@@ -131,7 +137,10 @@ def unpack_goodbye(payload: bytes) -> tuple[str, str]:
 
 
 def pack_call(op: int, pool: str | None, arguments: Any, route: list[str] | None = None) -> bytes:
-    return cast(bytes, msgpack.packb((op, pool, route, arguments)))
+    try:
+        return cast(bytes, msgpack.packb((op, pool, route, arguments)))
+    except UnicodeEncodeError as error:
+        raise BadValue(f"an id or a pool's nickname is no valid Unicode: {error.reason}") from None
 
 
 def unpack_call(envelope: bytes) -> Call:
@@ -236,6 +245,8 @@ def unpack_error(envelope: bytes) -> LailaError:
         kind = _CLASSES.get(code)
         if kind is None:
             return RemoteError(str(fields.get("message", code))[:_TEXT], kind=str(code)[:200])
+        if type(fields.get("message")) is not str:
+            raise ProtocolError("an error without words")
         return kind(**{str(name): value for name, value in fields.items()})
     except (ProtocolError, TypeError, ValueError, AttributeError):
         return RemoteError("the other node failed and its error cannot be read", kind="unreadable")

@@ -38,6 +38,7 @@ from .frames import (
     MAX_HELLO,
     MAX_INLINE,
     MAX_REQUEST_ID,
+    MAX_TABLE,
     Flag,
     Kind,
     frame,
@@ -144,11 +145,11 @@ class Session:
             self.said_goodbye = True
             self._queue(frame(Kind.GOODBYE, 0, pack_goodbye(code, text)))
 
-    def accept_body(self, kind: Kind, request_id: int) -> list[Event]:
-        """Allocate the memory and grant the credit for a body that was offered."""
+    def accept_body(self, kind: Kind, request_id: int) -> list[Event] | None:
+        """Allocate the memory and grant the credit for a body that was offered; None if it was given up meanwhile."""
         body = self._incoming.get((kind, request_id))
         if body is None or body.accepted:
-            return []
+            return None
         body.accept()
         credit = Kind.REQUEST_CREDIT if kind is Kind.REQUEST_BODY else Kind.REPLY_CREDIT
         self._queue(frame(credit, request_id))
@@ -165,6 +166,17 @@ class Session:
             self.error(request_id, error)
         else:
             self._queue(frame(Kind.CANCEL, request_id))
+
+    def moving(self) -> set[int]:
+        """Our requests of which a body, theirs or the answer's, has moved since the last look."""
+        moved = set()
+        bodies: list[IncomingBody | OutgoingBody] = [*self._active]
+        bodies += [body for (kind, _), body in self._incoming.items() if kind == Kind.REPLY_BODY]
+        for body in bodies:
+            if body.moves != body.seen:
+                body.seen = body.moves
+                moved.add(body.request_id)
+        return moved
 
     @property
     def has_output(self) -> bool:
@@ -192,6 +204,7 @@ class Session:
             return []
         body = self._active.popleft()
         piece = body.take(CHUNK)
+        body.moves += 1
         if body.left:
             self._active.append(body)
         return [header(body.kind, body.request_id, piece.nbytes), piece]
@@ -218,6 +231,7 @@ class Session:
         """`count` bytes were written at `want()`. Raises ProtocolError when the other side broke the protocol."""
         events: list[Event] = []
         if self._sink is not None:
+            self._sink.moves += 1
             if self._sink.discard:
                 self._sink.skip(count)
             else:
@@ -291,6 +305,7 @@ class Session:
         self._sink, self._sink_kind, self._chunk_left = body, kind, length
         count = min(length, end - start)
         if count:
+            body.moves += 1
             if body.discard:
                 body.skip(count)
             else:
@@ -355,11 +370,17 @@ class Session:
             body = IncomingBody(request_id, envelope, sizes, size=sum(sizes))
         elif flags == Flag.BODY | Flag.TABLE and len(payload) == _TABLE_FRAME.size:
             table_size, rest = _TABLE_FRAME.unpack(payload)
-            if not table_size:
-                raise ProtocolError("an announced message table is empty")
+            if not 0 < table_size <= MAX_TABLE:
+                raise ProtocolError(
+                    f"an announced message table has {table_size} bytes; 1 to {MAX_TABLE} are allowed"
+                )
             body = IncomingBody(request_id, b"", (), size=table_size + rest, table_size=table_size)
         else:
             raise ProtocolError(f"the other side sent flags {flags:#x} that have no meaning")
+        if len(self._incoming) >= 2 * self.hello.max_requests:
+            raise ProtocolError(
+                f"the other side offers more than {2 * self.hello.max_requests} bodies at once"
+            )
         self._incoming[(kind, request_id)] = body
         events.append(BodyOffered(kind, request_id, body.size))
 
