@@ -53,9 +53,11 @@ def add_parser(commands: Any) -> None:
     logs = _add(subs, "logs", _logs, "what a node wrote")
     logs.add_argument("node", metavar="NODE")
     logs.add_argument("--run", dest="run_id", metavar="RUN", help="which lab (default: the only one)")
+    _json(logs)
     execute = _add(subs, "exec", _exec, "run a command beside a node")
     execute.add_argument("--run", dest="run_id", metavar="RUN", help="which lab (default: the only one)")
     execute.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
+    _json(execute)
     execute.add_argument("node", metavar="NODE")
     execute.add_argument(
         "argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="for example: -- laila peers"
@@ -66,8 +68,25 @@ def add_parser(commands: Any) -> None:
     _add_client(subs)
 
 
+_EXAMPLES = {
+    "up": "  laila lab up\n  laila lab up shared-volume --driver process --json",
+    "status": "  laila lab status\n  laila lab status RUN --json",
+    "down": "  laila lab down",
+    "logs": "  laila lab logs node1\n  laila lab logs node1 --json",
+    "exec": "  laila lab exec node1 -- laila peers\n  laila lab exec --json node1 -- laila health",
+    "gc": "  laila lab gc\n  laila lab gc --all --json",
+    "client": '  echo \'{"op": "peers"}\' | laila lab client',
+}
+
+
 def _add(subs: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-    parser = subs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser = subs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog="examples:\n" + _EXAMPLES[name] if name in _EXAMPLES else EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(run=_guarded(run))
     return parser
 
@@ -78,8 +97,6 @@ def _json(parser: Any) -> None:
 
 def _add_check(subs: Any) -> None:
     check = _add(subs, "check", _check, "start a topology, work on it, break it, judge")
-    check.epilog = EXAMPLES
-    check.formatter_class = argparse.RawDescriptionHelpFormatter
     _topology(check)
     check.add_argument(
         "--out", default="lab-runs", metavar="DIR", help="where the run's folder goes (default: lab-runs)"
@@ -261,7 +278,11 @@ def _logs(options: argparse.Namespace) -> int:
     from laila.lab import standing
 
     with standing.attached(standing.find(options.run_id)) as driver:
-        sys.stdout.buffer.write(driver.logs(options.node))
+        text = driver.logs(options.node)
+    if options.json:
+        print(json.dumps({"node": options.node, "text": text.decode(errors="replace")}))
+    else:
+        sys.stdout.buffer.write(text)
     sys.stdout.flush()
     return 0
 
@@ -274,6 +295,13 @@ def _exec(options: argparse.Namespace) -> int:
         raise BadConfig("say what to run, as in: laila lab exec node1 -- laila peers")
     with standing.attached(standing.find(options.run_id)) as driver:
         output = driver.exec(options.node, argv, timeout=options.timeout)
+    if options.json:
+        texts = {
+            "stdout": output.stdout.decode(errors="replace"),
+            "stderr": output.stderr.decode(errors="replace"),
+        }
+        print(json.dumps({"code": output.code, **texts}))
+        return output.code
     sys.stdout.buffer.write(output.stdout)
     sys.stderr.buffer.write(output.stderr)
     sys.stdout.flush()

@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,9 +40,11 @@ class Project:
             env={**os.environ, "LAILA_SECRET_FILE": str(self.secret)},
         )
 
-    def laila(self, node: str, *arguments: str) -> Any:
-        output = self.run("exec", "-T", node, "laila", *arguments, "--json").stdout
-        return json.loads(output)
+    def seen_by(self, node: str) -> set[str]:
+        """The peers that a node's own command lists as up."""
+        listed = json.loads(self.run("exec", "-T", node, "laila", "peers", "--json").stdout)
+        peers = listed["peers"] if isinstance(listed, dict) else listed
+        return {peer["peer_name"] for peer in peers if peer["state"] == "up"}
 
 
 @pytest.fixture
@@ -68,9 +70,10 @@ def test_up_wait_is_all_it_takes(project: Project) -> None:
     project.run("up", "--wait", "--wait-timeout", "120", "--no-build")
     names = {"node1", "node2", "node3"}
     for node in names:
-        listed = json.loads(project.run("exec", "-T", node, "laila", "peers", "--json").stdout)
-        peers = listed["peers"] if isinstance(listed, dict) else listed
-        assert {peer["peer_name"] for peer in peers if peer["state"] == "up"} == names - {node}
+        end = time.monotonic() + 20  # ready means usable; links come up beside it
+        while project.seen_by(node) != names - {node}:
+            assert time.monotonic() < end, f"{node} sees {project.seen_by(node)}"
+            time.sleep(0.2)
     project.run(
         "exec",
         "-T",
@@ -127,4 +130,9 @@ def test_files_and_topologies_say_the_same(name: str, secret: Path) -> None:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["restart"] == "unless-stopped"
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["healthcheck"]["test"] == ["CMD", "laila", "health"]
+        assert service["stop_grace_period"] == "15s"
+        assert [one["source"] for one in service["secrets"]] == ["laila_secret"]
+        assert environment["LAILA_SECRET_FILE"] == "/run/secrets/laila_secret"  # noqa: S105  a path
     assert all(network["internal"] for network in config["networks"].values())

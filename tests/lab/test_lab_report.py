@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -121,7 +122,9 @@ def test_the_page_stands_alone_and_nothing_in_it_can_break_out(tmp_path: Path) -
     assert "@@" not in text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+@pytest.mark.skipif(
+    shutil.which("chromium") is None and not os.environ.get("CI"), reason="no chromium here; CI must have one"
+)
 @pytest.mark.parametrize(("state", "headline"), [("ok", "OK"), ("failed", "FAILED"), ("error", "UNKNOWN")])
 def test_a_browser_draws_it(tmp_path: Path, state: str, headline: str) -> None:
     path = page(result("ok", "ok", state, detail="said <so>", evidence=("because",)), tmp_path)

@@ -22,7 +22,7 @@ from laila.macros.defaults import DefaultPolicy
 from laila.transport.identity import Identity
 from laila.transport.tls import make_context
 from laila.wire.frames import HEADER, Kind, frame
-from laila.wire.messages import Hello, pack_hello
+from laila.wire.messages import Hello, Op, pack_call, pack_hello
 
 
 def resident(pid: int) -> int:
@@ -128,7 +128,7 @@ def test_ten_thousand_connections_that_never_speak() -> None:
         for sock in held:
             sock.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert most >= 5_000
+    assert most == 10_000, "this test needs 10,000 descriptors: raise the hard limit (ulimit -Hn)"
 
 
 def test_random_bytes_and_half_a_handshake() -> None:
@@ -154,6 +154,29 @@ def test_random_bytes_and_half_a_handshake() -> None:
                     broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
                     sock.sendall(broken)
         assert peak(pid) - idle < 64 * 2**20
+
+
+def test_half_a_handshake_is_held_only_so_long() -> None:
+    """Hundreds of begun handshakes at once stay within the bound, and are closed in time."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    greeting = outgoing.read()
+    held: list[socket.socket] = []
+    with watched() as (pid, port):
+        idle = resident(pid)
+        try:
+            for _ in range(500):
+                sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+                sock.sendall(greeting)  # the node answers, and waits for what never comes
+                held.append(sock)
+            until(lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) < 200)
+            assert peak(pid) - idle < 64 * 2**20
+        finally:
+            for sock in held:
+                sock.close()
 
 
 def test_half_a_frame_and_silence() -> None:
@@ -199,7 +222,7 @@ def test_bodies_that_are_announced_but_never_come() -> None:
 
 
 def test_a_million_tiny_frames() -> None:
-    """Requests that cannot be served, pings, cancels: a million of each kind of nuisance in little memory."""
+    """A million cancels of nothing, and 200,000 requests whose answers are read: in little memory."""
     with watched() as (pid, port):
         idle = resident(pid)
         with insider(port) as sock:
@@ -209,6 +232,10 @@ def test_a_million_tiny_frames() -> None:
                 sock.sendall(cancels)
             sock.sendall(frame(Kind.PING, 0, b"done"))
             assert read(sock, 16)[12:] == b"done"
+            tiny = pack_call(Op.EXISTS, "store", ["x"])
+            for start in range(0, 200_000, 500):
+                sock.sendall(b"".join(frame(Kind.REQUEST, start + number + 1, tiny) for number in range(500)))
+                read(sock, 500 * 14)
         assert peak(pid) - idle < 64 * 2**20
 
 
@@ -268,8 +295,6 @@ def test_a_peer_that_answers_rubbish() -> None:
 def test_the_session_survives_a_fuzzer() -> None:
     """Valid traffic with bytes flipped, cut and repeated, from many authenticated links."""
     rng = random.Random(11)  # noqa: S311  as above
-    from laila.wire.messages import Op, pack_call
-
     good = b"".join(
         [
             frame(

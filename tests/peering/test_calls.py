@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,16 @@ import pytest
 from support import FAST, SECRET, child, node, until
 
 import laila
-from laila.errors import BadConfig, BadValue, Busy, DeadlineExceeded, LimitExceeded, PeerLost, ProtocolError
+from laila.errors import (
+    BadConfig,
+    BadValue,
+    Busy,
+    DeadlineExceeded,
+    LimitExceeded,
+    PeerLost,
+    ProtocolError,
+    StorageError,
+)
 from laila.futures import Future
 from laila.limits import Limits
 from laila.macros.defaults import DefaultPolicy
@@ -63,6 +73,25 @@ def test_unwaited_calls_do_not_starve_their_link(peer: Peer) -> None:
     assert all(call.done for call in calls[:-10])
     assert [call.data for call in calls] == ["value"] * len(calls)
     assert peer.connected
+
+
+def test_threads_that_share_a_peer_wait_no_longer_than_they_must(peer: Peer) -> None:
+    """When the thread that reads has its answer, the others' answers are read without delay."""
+    took: list[float] = []
+
+    def work() -> None:
+        for _ in range(100):
+            started = time.monotonic()
+            assert ask(peer).wait(5) == "value"
+            took.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(took) == 400
+    assert statistics.median(took) < 0.01
 
 
 @pytest.mark.parametrize("pool", ["store", "durable"])
@@ -312,3 +341,27 @@ def test_a_rotation_of_the_secret_loses_nobody() -> None:
         with node("a", secret=listens, also_accept=also) as (a, at_a), DefaultPolicy(limits=FAST) as b:
             peer_id = b.communication.add_tcpip_peer("127.0.0.1", at_a.port, dials, also_accept=accepts)
             assert peer_id == a.global_id
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_full_disk_over_there_is_said_here(tmp_path: Path) -> None:
+    """The write fails with the system's reason; what was acknowledged before is still there, and goes on being read."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=True, timeout=10)
+    try:
+        with DefaultPolicy(limits=FAST) as a, child(durable=str(disk / "d.sqlite")) as (process, port):
+            peer = a.peers[a.communication.add_tcpip_peer("127.0.0.1", port, SECRET)]
+            kept: dict[str, bytes] = {}
+            with pytest.raises(StorageError) as caught:
+                for number in range(100):
+                    entry = laila.constant(bytes([number]) * 100_000)
+                    peer.memorize(entry, pool_nickname="durable").wait(10)
+                    kept[entry.global_id] = bytes([number]) * 100_000
+            assert "ENOSPC" in caught.value.reason
+            assert len(kept) > 3
+            assert peer.remember(list(kept), pool_nickname="durable").data == list(kept.values())
+            process.kill()
+            process.wait()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True, timeout=10)

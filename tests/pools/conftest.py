@@ -26,11 +26,12 @@ def mounts() -> Iterator[Callable[..., None]]:
     with contextlib.ExitStack() as stack:
 
         def mount(*arguments: str | Path) -> None:
+            absent = pytest.fail if os.environ.get("CI") else pytest.skip  # what CI must run does not vanish
             if os.geteuid() != 0:
-                pytest.skip("mounting a file system needs root")
+                absent("mounting a file system needs root")
             done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, timeout=10)
             if done.returncode != 0:
-                pytest.skip(f"mount is not allowed here: {done.stderr.strip()}")
+                absent(f"mount is not allowed here: {done.stderr.strip()}")
             stack.callback(unmount, Path(arguments[-1]))
 
         yield mount
