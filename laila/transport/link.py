@@ -160,7 +160,9 @@ class Link:
     ) -> None:
         """Queue a request; `answer` is told how it ends. Raises PeerLost, Busy, LimitExceeded."""
         assert self.peer is not None
-        if self._order.parked(call.ids, lambda: self._resubmit(envelope, buffers, answer, call, timeout)):
+        if self._order and self._order.parked(
+            call.ids, lambda: self._resubmit(envelope, buffers, answer, call, timeout)
+        ):
             return
         if buffers and sum(memoryview(buffer).nbytes for buffer in buffers) > MAX_INLINE:
             answer = self._order.first(call.ids, answer)

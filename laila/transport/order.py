@@ -30,10 +30,12 @@ class Order:
         self._lock = threading.Lock()
         self._parked: dict[str, list[Callable[[], None]]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything might have to wait."""
+        return bool(self._parked)
+
     def parked(self, ids: Sequence[str], submit: Callable[[], None]) -> bool:
         """Whether `submit` has to wait; it is called when its turn comes."""
-        if not self._parked:
-            return False
         with self._lock:
             for one in ids:
                 if one in self._parked:

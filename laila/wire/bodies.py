@@ -104,15 +104,16 @@ class IncomingBody:
             self._views = [allocate(size) for size in self.sizes]
         self._skip_full()
 
-    def view(self) -> memoryview:
-        """Where the next byte goes; never empty while `left` is above 0."""
-        return self._views[self._index][self._offset :]
+    def view(self, most: int) -> memoryview:
+        """Where the next bytes go, at most `most`; never empty while `left` is above 0."""
+        return self._views[self._index][self._offset : self._offset + most]
 
     def advance(self, count: int) -> None:
-        """`count` bytes were written at `view()`."""
+        """`count` bytes were written at `view`."""
         self._offset += count
         self.left -= count
-        self._skip_full()
+        if self._offset == self._views[self._index].nbytes:
+            self._skip_full()
 
     def skip(self, count: int) -> None:
         """`count` bytes came for a body that nobody wants any more."""
@@ -121,9 +122,9 @@ class IncomingBody:
     def fill(self, data: memoryview) -> None:
         """Copy in bytes that arrived together with others."""
         while data.nbytes:
-            view = self.view()
-            count = min(view.nbytes, data.nbytes)
-            view[:count] = data[:count]
+            view = self.view(data.nbytes)
+            count = view.nbytes
+            view[:] = data[:count]
             self.advance(count)
             data = data[count:]
 

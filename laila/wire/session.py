@@ -214,7 +214,7 @@ class Session:
     def want(self) -> memoryview:
         """Where the next bytes belong; read as many as there are, up to its length, then call `received`."""
         if self._sink is not None and not self._sink.discard:
-            return self._sink.view()[: self._chunk_left]
+            return self._sink.view(self._chunk_left)
         if not self._scratch:
             self._scratch = bytearray(SCRATCH)
             self._view = memoryview(self._scratch)
