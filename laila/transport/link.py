@@ -159,13 +159,19 @@ class Link:
         self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, call: Named, timeout: float
     ) -> None:
         """Queue a request; `answer` is told how it ends. Raises PeerLost, Busy, LimitExceeded."""
-        assert self.peer is not None
         if self._order and self._order.parked(
             call.ids, lambda: self._resubmit(envelope, buffers, answer, call, timeout)
         ):
             return
-        if buffers and sum(memoryview(buffer).nbytes for buffer in buffers) > MAX_INLINE:
-            answer = self._order.first(call.ids, answer)
+        if not buffers or sum(memoryview(buffer).nbytes for buffer in buffers) <= MAX_INLINE:
+            self._submit(envelope, buffers, answer, call, timeout)
+            return
+        self._submit_large(envelope, buffers, answer, call, timeout)
+
+    def _submit(
+        self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, call: Named, timeout: float
+    ) -> None:
+        assert self.peer is not None
         if len(self.pending) >= self.peer.max_requests:
             self._make_room(self.peer.max_requests, time.monotonic() + timeout)
         with self.lock:
@@ -177,11 +183,22 @@ class Link:
             self.requests_out += 1
             self.channel.send_locked(now=alone or self.session.out_bytes >= _COALESCE)
 
+    def _submit_large(
+        self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, call: Named, timeout: float
+    ) -> None:
+        ordered = self._order.first(call.ids, answer)
+        try:
+            self._submit(envelope, buffers, ordered, call, timeout)
+        except BaseException:
+            self._order.release(call.ids)  # it never went out: nobody may wait for its answer
+            raise
+
     def _resubmit(
         self, envelope: bytes, buffers: Sequence[Buffer], answer: Answer, call: Named, timeout: float
     ) -> None:
+        large = sum(memoryview(buffer).nbytes for buffer in buffers) > MAX_INLINE
         try:
-            self.submit(envelope, buffers, answer, call, timeout)
+            (self._submit_large if large else self._submit)(envelope, buffers, answer, call, timeout)
         except LailaError as error:
             answer.failed(error)
 

@@ -22,38 +22,58 @@ class Answer(Protocol):
 
 
 class Order:
-    """Calls that wait for others, by entry."""
+    """Calls that wait for others, by entry. An entry keeps its queue until the last call in it has gone."""
 
-    __slots__ = ("_lock", "_parked")
+    __slots__ = ("_busy", "_draining", "_lock", "_queues")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._parked: dict[str, list[Callable[[], None]]] = {}
+        self._queues: dict[str, list[Callable[[], None]]] = {}
+        self._busy: set[str] = set()
+        self._draining: set[str] = set()
 
     def __bool__(self) -> bool:
         """Whether anything might have to wait."""
-        return bool(self._parked)
+        return bool(self._queues)
 
     def parked(self, ids: Sequence[str], submit: Callable[[], None]) -> bool:
-        """Whether `submit` has to wait; it is called when its turn comes."""
+        """Whether `submit` has to wait; it is called when its turn comes, and must not ask again."""
         with self._lock:
             for one in ids:
-                if one in self._parked:
-                    self._parked[one].append(submit)
+                if one in self._queues:
+                    self._queues[one].append(submit)
                     return True
         return False
 
     def first(self, ids: Sequence[str], answer: Answer) -> Answer:
         """A call with a large body goes out: later ones on these entries wait for the answer."""
         with self._lock:
+            self._busy.update(ids)
             for one in ids:
-                self._parked.setdefault(one, [])
+                self._queues.setdefault(one, [])
         return _Releasing(self, ids, answer)
 
     def release(self, ids: Sequence[str]) -> None:
+        """The answer is here: let the next ones go, up to the next large one."""
         with self._lock:
-            turns = [turn for one in ids for turn in self._parked.pop(one, ())]
-        for turn in turns:
+            self._busy.difference_update(ids)
+        for one in ids:
+            self._drain(one)
+
+    def _drain(self, one: str) -> None:
+        with self._lock:
+            if one in self._draining or one not in self._queues:
+                return  # another thread is at it, and goes on
+            self._draining.add(one)
+        while True:
+            with self._lock:
+                queue = self._queues[one]
+                if one in self._busy or not queue:
+                    self._draining.discard(one)
+                    if one not in self._busy:
+                        del self._queues[one]
+                    return
+                turn = queue.pop(0)
             turn()
 
 

@@ -33,6 +33,7 @@ from laila.limits import Limits
 from laila.macros.defaults import DefaultPolicy
 from laila.pools import MemoryPool
 from laila.proxies import Peer
+from laila.transport.order import Order
 from laila.verbs import CallFuture
 from laila.wire.messages import Op, pack
 
@@ -109,6 +110,35 @@ def test_a_small_call_does_not_overtake_a_large_one_on_the_same_entry(pool: str,
                 last = peer.remember(nickname="k", pool_nickname=pool)
             assert middle.data.nbytes == 8_000_000
             assert last.data == "new"
+
+
+def test_a_large_call_that_never_went_out_holds_up_nobody(peer: Peer) -> None:
+    """It was refused here; later calls on the same entry do not wait for its answer."""
+    entry = laila.constant(np.arange(1000.0), nickname="refused")
+    with pytest.raises(LimitExceeded, match="large values"):
+        peer.memorize([entry] * 66_000, pool_nickname="store").wait(20)
+    assert peer.exists(entry, pool_nickname="store").wait(5) is False
+
+
+def test_the_queue_of_an_entry_keeps_its_order() -> None:
+    """What is asked for while the queue is let go stands behind what waited; a large one in it stops the others."""
+    order, went = Order(), []
+    first = order.first(["k"], Future("x"))  # type: ignore[arg-type]
+
+    def middle() -> None:
+        went.append("middle")
+        assert order.parked(["k"], lambda: went.append("late"))
+        went.append("large")
+        order.first(["k"], Future("y"))  # type: ignore[arg-type]
+
+    assert order.parked(["k"], middle)
+    assert order.parked(["k"], lambda: went.append("last"))
+    assert not order.parked(["other"], middle)
+    order.release(first._ids)  # type: ignore[attr-defined]
+    assert went == ["middle", "large"]
+    order.release(["k"])
+    assert went == ["middle", "large", "last", "late"]
+    assert not order
 
 
 def test_interrupts_lose_nothing_for_ever(peer: Peer) -> None:
