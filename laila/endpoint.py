@@ -36,6 +36,7 @@ from .relay import Persisting, Reply
 from .roster import Roster
 from .router import Router
 from .secret import check_secret
+from .services import Services
 from .serving import Asker, Server
 from .stats import Stats
 from .transport.budget import Budget
@@ -59,6 +60,7 @@ class Communication:
         self.name = name
         self.limits = limits
         self.access = AccessRules()
+        self.services = Services(name)
         self.stats = Stats()
         self.events = Events()
         self.peers = Roster(identity.node_id, name, lambda peer_id: Peer(self, peer_id))
@@ -174,6 +176,7 @@ class Communication:
         if self._resolver is not None:
             self._resolver.shutdown(wait=False, cancel_futures=True)
         self._reactor.close()
+        self.services.close()
         self.peers.clear()
 
     def abandon(self) -> None:
@@ -197,7 +200,9 @@ class Communication:
                 self._reactor = Reactor(
                     f"laila-io-{self.name}", spin=self.limits.spin, failed=self.events.crashed
                 )
-                self._server = Server(self._memory, self.access, self.limits, self.stats, self._lanes)
+                self._server = Server(
+                    self._memory, self.access, self.limits, self.stats, self._lanes, self.services
+                )
                 self._reactor.call_later(self.limits.ping_interval / 4, self._tick)
             return self._reactor
 

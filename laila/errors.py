@@ -5,17 +5,34 @@ LailaError
 │   ├── UnsupportedType (also TypeError)    no codec for a type; says where in the value it sits
 │   ├── LimitExceeded                   a named limit was crossed
 │   ├── WeakSecret                      a secret that could be guessed
+│   ├── BadName                         a name that cannot name an artifact, agent, task or lock
+│   ├── AlreadyPublished (also FileExistsError)  written once, and another was there
 │   └── BadConfig                       a configuration that cannot be run
 ├── Corrupt                             bytes that do not decode to what they claim to be
+├── ArtifactError                       an artifact that must not be used, or cannot be written
+│   ├── NotAnArtifact                       these bytes are no MAIF file
+│   ├── UnsupportedVersion                  a MAIF file of a version that is not 2.1
+│   ├── ArtifactCorrupt (also Corrupt)      it does not hold together; says what and where
+│   ├── Unsigned                            whole, but nobody stands for it
+│   ├── UntrustedSigner                     a valid signature, by nobody whom this reader trusts
+│   └── RolledBack                          older than what this reader has seen under the name
+├── LockError                           a lock could not do what was asked
+│   ├── LockTimeout (also TimeoutError)     somebody else holds it; says who
+│   ├── LockLost                            held no longer, or overtaken: what it guarded must not go on
+│   ├── LockReentered                       the holder asked again; that would wait for ever
+│   └── LockUnavailable                     the lock service, or the volume, cannot lock now
 ├── NotFound (also LookupError)
 │   ├── EntryNotFound (also KeyError)
 │   ├── UnknownPool (also KeyError)
-│   └── UnknownPeer (also KeyError)
+│   ├── UnknownPeer (also KeyError)
+│   ├── UnknownService (also KeyError)
+│   └── ArtifactNotFound (also FileNotFoundError)
 ├── Denied (also PermissionError)
 │   ├── AccessDenied                    an access rule of the other node says no
 │   └── AuthenticationFailed            no shared secret, or a certificate that does not hold
 ├── StorageError (also OSError)         a pool could not read or write; the reason is the system's
-│   └── PoolClosed
+│   ├── PoolClosed
+│   └── UnsafeVolume                    a volume on which locks do not exclude
 ├── LinkError (also ConnectionError)
 │   ├── Unreachable                     nobody answers at that address
 │   ├── PeerLost                        the link went away; says whether the request may have run
@@ -90,6 +107,14 @@ class WeakSecret(BadValue):
     """A secret that could be guessed by whoever watches one handshake."""
 
 
+class BadName(BadValue):
+    """A name that cannot name an artifact, an agent, a task or a lock."""
+
+
+class AlreadyPublished(BadValue, FileExistsError):
+    """What is written once was written before, and differently."""
+
+
 class BadConfig(BadValue):
     """A configuration that cannot be run."""
 
@@ -98,6 +123,59 @@ class Corrupt(LailaError):
     """Bytes that do not decode to what they claim to be."""
 
     fault = "storage"
+
+
+class ArtifactError(LailaError):
+    """An artifact that must not be used, or cannot be written. `path` is where it was, empty when it has none."""
+
+    fault = "storage"
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+    def fields(self) -> dict[str, Any]:
+        return {"message": self.message, "path": self.path}
+
+
+class NotAnArtifact(ArtifactError):
+    """These bytes are no MAIF file."""
+
+
+class UnsupportedVersion(ArtifactError):
+    """A MAIF file of a version that is not 2.1."""
+
+
+class ArtifactCorrupt(ArtifactError, Corrupt):
+    """It does not hold together. `findings`: a line for each thing that is wrong (the first few), with its offset."""
+
+    def __init__(self, message: str, *, path: str = "", findings: tuple[str, ...] = ()) -> None:
+        super().__init__(message, path=path)
+        self.findings = tuple(findings)
+
+    def fields(self) -> dict[str, Any]:
+        return {"message": self.message, "path": self.path, "findings": list(self.findings)}
+
+
+class Unsigned(ArtifactError):
+    """Whole, but nobody stands for it."""
+
+
+class UntrustedSigner(ArtifactError):
+    """A valid signature, by nobody whom this reader trusts. `signer` is the public key in hex."""
+
+    fault = "peer"
+
+    def __init__(self, message: str, *, path: str = "", signer: str = "") -> None:
+        super().__init__(message, path=path)
+        self.signer = signer
+
+    def fields(self) -> dict[str, Any]:
+        return {"message": self.message, "path": self.path, "signer": self.signer}
+
+
+class RolledBack(ArtifactError):
+    """Older than what this reader has seen under the name."""
 
 
 class NotFound(LailaError, LookupError):
@@ -122,6 +200,14 @@ class UnknownPool(NotFound, KeyError):
 
 class UnknownPeer(NotFound, KeyError):
     """No peer has this id or name."""
+
+
+class UnknownService(NotFound, KeyError):
+    """The other node offers no service of this name."""
+
+
+class ArtifactNotFound(NotFound, FileNotFoundError):
+    """No artifact, agent or result has this name."""
 
 
 class Denied(LailaError, PermissionError):
@@ -154,6 +240,46 @@ class PoolClosed(StorageError):
     """The pool was closed."""
 
     retryable = False
+
+
+class UnsafeVolume(StorageError):
+    """A volume on which locks are known not to exclude; the message says which lock service to use instead."""
+
+    retryable = False
+
+
+class LockError(LailaError):
+    """A lock could not do what was asked."""
+
+
+class LockTimeout(LockError, TimeoutError):
+    """Somebody else held it all the time; `holder` says who, as far as is known."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
+
+    def fields(self) -> dict[str, Any]:
+        return {"message": self.message, "holder": self.holder}
+
+
+class LockLost(LockError):
+    """Held no longer, or overtaken by another holder: what it guarded must not go on."""
+
+    fault = "storage"
+
+
+class LockReentered(LockError):
+    """The holder asked again; waiting for oneself would never end."""
+
+
+class LockUnavailable(LockError):
+    """The lock service, or the volume, cannot lock now."""
+
+    fault = "storage"
+    retryable = True
 
 
 class LinkError(LailaError, ConnectionError):

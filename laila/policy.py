@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .lanes import Lanes
     from .pools.base import Pool
     from .proxies import Peer
+    from .services import Services
     from .transport.identity import Identity
 
 
@@ -92,6 +93,11 @@ class DefaultPolicy(Verbs):
     def peers(self) -> Mapping[str, Peer]:
         """Other nodes by id, those whose link is being restored included."""
         return self.communication.peers
+
+    @property
+    def services(self) -> Services:
+        """What this node offers its peers beside its memory."""
+        return self.communication.services
 
     @property
     def alpha_pool(self) -> Pool:

@@ -84,6 +84,16 @@ class Remote(Verbs):
         """That node's own peers, as LinkInfo fields."""
         return self._ask(Op.PEERS)  # type: ignore[no-any-return]  # what PEERS answers, docs/wire.md
 
+    def ask(self, service: str, question: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+        """What a service of that node answers: one map of plain values for another.
+
+        Raises: UnknownService, AccessDenied, PeerLost, DeadlineExceeded after `timeout` seconds, and whatever the
+        service raises.
+        """
+        future = CallFuture(Op.INVOKE, (), True)
+        self._call(future, service, question, False)
+        return future.wait(timeout)  # type: ignore[no-any-return]  # what INVOKE answers, docs/wire.md
+
     def _ask(self, op: Op) -> Any:
         future = CallFuture(op, (), True)
         self._call(future, None, None, False)

@@ -19,6 +19,7 @@ from .lanes import Lanes
 from .limits import Limits
 from .pools.base import Pool
 from .router import ALPHA, Router
+from .services import Services
 from .stats import Stats
 from .wire.messages import (
     WRITES,
@@ -28,6 +29,7 @@ from .wire.messages import (
     ids_of,
     items_of,
     pack,
+    question_of,
     split_records,
 )
 
@@ -57,13 +59,20 @@ class Server:
     """Answers calls from one node's memory."""
 
     def __init__(
-        self, memory: Router, access: AccessRules, limits: Limits, stats: Stats, lanes: Callable[[], Lanes]
+        self,
+        memory: Router,
+        access: AccessRules,
+        limits: Limits,
+        stats: Stats,
+        lanes: Callable[[], Lanes],
+        services: Services,
     ) -> None:
         self._memory = memory
         self._access = access
         self._limits = limits
         self._stats = stats
         self._lanes = lanes
+        self._services = services
         self._handlers: dict[Op, Callable[[Pool, Call, Sequence[Buffer]], Out]] = {
             Op.MEMORIZE: self._memorize,
             Op.REMEMBER: self._remember,
@@ -79,6 +88,9 @@ class Server:
             if call.op is Op.POOLS:
                 ticket.answered(pack(self._pools(asker)), ())
                 self._stats.served("pools", time.perf_counter() - started, None)
+                return
+            if call.op is Op.INVOKE:
+                self._invoke(call, asker, started, ticket)
                 return
             nickname = call.pool or ALPHA
             pool = self._memory.pool(nickname)
@@ -110,6 +122,24 @@ class Server:
             return
         ticket.answered(envelope, out)
         self._stats.served(_NAMES[call.op], time.perf_counter() - started, None)
+
+    def _invoke(self, call: Call, asker: Asker, started: float, ticket: Ticket) -> None:
+        question = question_of(call.arguments)
+        if self._access.lines:
+            self._check(asker, f"service:{call.pool}", True)
+        handler = self._services.find(call.pool)
+
+        def work() -> None:
+            try:
+                envelope = pack(dict(handler(asker, question)))
+            except Exception as error:  # it travels to whoever asked
+                self._stats.served(_NAMES[call.op], time.perf_counter() - started, error)
+                ticket.failed(error)
+                return
+            ticket.answered(envelope, ())
+            self._stats.served(_NAMES[call.op], time.perf_counter() - started, None)
+
+        self._services.lanes.submit(work)
 
     # ---- operations ----
 

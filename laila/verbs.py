@@ -183,6 +183,8 @@ def _believable(op: Op, value: Any, count: int) -> bool:
         return type(value) is int and 0 <= value <= count
     if op is Op.EXISTS:
         return type(value) is list and len(value) == count and all(type(one) is bool for one in value)
+    if op is Op.INVOKE:
+        return type(value) is dict
     kind = str if op is Op.KEYS else dict
     return type(value) is list and all(type(one) is kind for one in value)
 

@@ -34,9 +34,10 @@ class Op(IntEnum):
     KEYS = 5
     POOLS = 6
     PEERS = 7
+    INVOKE = 8
 
 
-WRITES = frozenset({Op.MEMORIZE, Op.FORGET})
+WRITES = frozenset({Op.MEMORIZE, Op.FORGET, Op.INVOKE})
 _TEXTS = frozenset({str})
 _BYTES = frozenset({bytes})
 _OPS = {int(op): op for op in Op}
@@ -173,6 +174,13 @@ def forget_of(arguments: Any) -> tuple[list[str], bool]:
     if type(arguments) is not list or len(arguments) != 2 or type(arguments[1]) is not bool:
         raise ProtocolError("the other side sent a forget that cannot be read")
     return ids_of(arguments[0]), arguments[1]
+
+
+def question_of(arguments: Any) -> dict[str, Any]:
+    """The map that an INVOKE hands to a service."""
+    if type(arguments) is not dict or not _TEXTS.issuperset(map(type, arguments)):
+        raise ProtocolError("the other side asked a service with something that is no map of named values")
+    return arguments
 
 
 def items_of(arguments: Any, buffers: Sequence[Buffer]) -> list[tuple[str, Encoded]]:

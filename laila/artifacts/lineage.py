@@ -1,0 +1,85 @@
+"""The lineage of a named artifact: a signed META block that ends each version.
+
+It says the artifact's name, the version's sequence number, the Merkle root of the version before it (the parent), and
+the fencing token under which it was published. So who has seen version 7 of a name can refuse version 6, and a version
+cannot be passed off under another name. Versions of one file are prefixes of each other, each ended by its block.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadValue
+from ..names import check_name
+from .canonical import canonical
+
+METADATA = canonical({"type": "laila.lineage"})
+"""The block's metadata, by which it is known."""
+SCHEME = 1
+MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version. Hashes are hex, empty for none; `at` is seconds of the epoch by its writer's clock."""
+
+    name: str
+    sequence: int
+    parent: str
+    fence: int = 0
+    at: float = 0.0
+    voucher: str = ""
+    root: str = ""
+    """Known when it was read from a file."""
+
+    def __post_init__(self) -> None:
+        check_name("artifact", self.name)
+        if self.sequence < 1 or self.fence < 0:
+            raise BadValue(
+                f"version {self.sequence} of {self.name!r}: sequences begin at 1, fencing tokens at 0"
+            )
+
+    def encode(self) -> bytes:
+        """The block's data: whole numbers and texts only, so that every language hashes the same."""
+        return canonical(
+            {
+                "scheme": SCHEME,
+                "name": self.name,
+                "sequence": self.sequence,
+                "parent": self.parent,
+                "fence": self.fence,
+                "at": int(self.at * 1e6),
+                "voucher": self.voucher,
+            }
+        )
+
+
+def decode(data: bytes, root: str = "") -> Version:
+    """Raises ValueError, saying what is wrong."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it has {len(data)} bytes; at most {MAX_BYTES} are expected")
+    try:
+        value: Any = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if type(value) is not dict or value.get("scheme") != SCHEME:
+        raise ValueError(f"it is no lineage of scheme {SCHEME}")
+    texts = ("name", "parent", "voucher")
+    numbers = ("sequence", "fence", "at")
+    if not all(type(value.get(key)) is str for key in texts) or not all(
+        type(value.get(key)) is int for key in numbers
+    ):
+        raise ValueError("a field is missing or of the wrong type")
+    bytes.fromhex(value["parent"])
+    bytes.fromhex(value["voucher"])
+    return Version(
+        value["name"],
+        value["sequence"],
+        value["parent"],
+        value["fence"],
+        value["at"] / 1e6,
+        value["voucher"],
+        root,
+    )

@@ -1,0 +1,203 @@
+"""The provenance of a file: a signed chain of who did what, from `genesis` to the last `finalize`.
+
+Entries are kept as the JSON text that they came in, and new ones are appended to it, so that a long history costs an
+append and not a rewrite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .canonical import canonical
+from .layout import NO_HASH
+from .merkle import MerkleTree
+
+FORMAT_VERSION = "2.1"
+_FIELDS = {
+    "timestamp": int,
+    "agent_id": str,
+    "agent_did": str,
+    "action": str,
+    "block_hash": str,
+    "entry_hash": str,
+    "previous_entry_hash": str,
+    "signature": str,
+    "chain_position": int,
+    "metadata": dict,
+}
+_TAIL = b', {"timestamp": '
+"""Begins an entry. Within a text its quotes would be escaped, so it can be looked for without parsing."""
+
+Sign = Callable[[bytes], bytes]
+
+
+def parse(raw: bytes) -> list[dict[str, Any]]:
+    """All entries. Raises ValueError, saying what is wrong."""
+    try:
+        entries = json.loads(raw, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if type(entries) is not list or not all(type(entry) is dict for entry in entries):
+        raise ValueError("it is no list of entries")
+    for position, entry in enumerate(entries):
+        if set(entry) != set(_FIELDS):
+            raise ValueError(f"entry {position} has other fields than it must have")
+        if wrong := [name for name, kind in _FIELDS.items() if type(entry[name]) is not kind]:
+            raise ValueError(f"entry {position}: {wrong[0]} is of the wrong type")
+    return entries
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def last_entry(raw: bytes) -> dict[str, Any]:
+    """The last entry alone, without parsing the others where that is possible. Raises ValueError."""
+    start = raw.rfind(_TAIL)
+    if start >= 0 and raw.endswith(b"}]"):
+        try:
+            (entry,) = parse(b"[" + raw[start + 2 :])
+        except ValueError:
+            pass  # the mark was within some entry's metadata
+        else:
+            return entry
+    entries = parse(raw)
+    if not entries:
+        raise ValueError("it is empty")
+    return entries[-1]
+
+
+class Chain:
+    """A provenance that grows. `raw` is its JSON text so far; `sign` signs entry hashes, None leaves them unsigned."""
+
+    def __init__(self, agent_id: str, did: str, sign: Sign | None, raw: bytes = b"[]") -> None:
+        self._agent_id = agent_id
+        self._did = did
+        self._sign = sign
+        self._pieces = [raw[:-1]]
+        if raw == b"[]":
+            self._previous, self._position = "", 0
+        else:
+            last = last_entry(raw)
+            self._previous, self._position = last["entry_hash"], last["chain_position"] + 1
+
+    @property
+    def raw(self) -> bytes:
+        return b"".join([*self._pieces, b"]"])
+
+    def genesis(self, created: int, file_id: bytes, creator_id: bytes) -> None:
+        """The first entry. `created` is the file's, in microseconds of the epoch."""
+        metadata = {
+            "file_id": file_id.hex(),
+            "creator_id": creator_id.hex(),
+            "format_version": FORMAT_VERSION,
+            "key_algorithm": "Ed25519",
+        }
+        self._append(created, "genesis", genesis_hash(self._agent_id, created), metadata)
+
+    def added(self, at: int, word: str, content_hash: bytes, block_id: bytes, size: int) -> None:
+        """A block; `size` is that of its data alone."""
+        metadata = {"block_id": block_id.hex(), "size": size}
+        self._append(at, f"add_{word}_block", content_hash.hex(), metadata)
+
+    def finalized(self, at: int, root: bytes, blocks: int) -> None:
+        """The end of a version."""
+        self._append(at, "finalize", root.hex(), {"block_count": blocks})
+
+    def _append(self, at: int, action: str, block_hash: str, metadata: dict[str, Any]) -> None:
+        entry = {
+            "timestamp": at,
+            "agent_id": self._agent_id,
+            "agent_did": self._did,
+            "action": action,
+            "block_hash": block_hash,
+            "previous_entry_hash": self._previous,
+            "chain_position": self._position,
+            "metadata": metadata,
+        }
+        entry_hash = hashlib.sha256(canonical(entry)).hexdigest()
+        signature = self._sign(entry_hash.encode()).hex() if self._sign is not None else ""
+        whole = {name: entry.get(name) for name in _FIELDS} | {
+            "entry_hash": entry_hash,
+            "signature": signature,
+        }
+        self._pieces.append((b", " if self._position else b"") + json.dumps(whole).encode("ascii"))
+        self._previous, self._position = entry_hash, self._position + 1
+
+
+def resigned(raw: bytes, sign: Sign | None) -> bytes:
+    """The same entries, signed by another key (or by nobody). Their hashes do not cover signatures, so they stay."""
+    entries = parse(raw)
+    for entry in entries:
+        entry["signature"] = sign(entry["entry_hash"].encode()).hex() if sign is not None else ""
+    return json.dumps(entries).encode("ascii")
+
+
+def genesis_hash(agent_id: str, created: int) -> str:
+    return hashlib.sha256(f"genesis:{agent_id}:{created}".encode()).hexdigest()
+
+
+def entry_hash(entry: dict[str, Any]) -> str:
+    """What an entry's hash must be, in hex."""
+    covered = {name: value for name, value in entry.items() if name not in ("entry_hash", "signature")}
+    return hashlib.sha256(canonical(covered)).hexdigest()
+
+
+def faults(
+    entries: list[dict[str, Any]],
+    blocks: list[tuple[str, bytes, bytes, int]],
+    *,
+    created: int,
+    file_id: bytes,
+    creator_id: bytes,
+) -> Iterator[tuple[int, str]]:
+    """What is wrong with a chain, as (position, words). `blocks` are (word, content hash, block id, data size)."""
+    previous, added, tree = "", 0, MerkleTree()
+    for position, entry in enumerate(entries):
+        if entry["chain_position"] != position:
+            yield position, f"it says that it is entry {entry['chain_position']}"
+        if entry["previous_entry_hash"] != previous:
+            yield position, "it does not follow the entry before it"
+        previous = entry["entry_hash"]
+        if entry_hash(entry) != previous:
+            yield position, "its hash is not that of its content"
+        action = entry["action"]
+        if (action == "genesis") != (position == 0):
+            yield position, "genesis is the first entry, and the first entry only"
+        elif action == "genesis":
+            yield from ((position, words) for words in _genesis_faults(entry, created, file_id, creator_id))
+        elif action == "finalize":
+            root = tree.root if added else NO_HASH
+            if entry["block_hash"] != root.hex() or entry["metadata"].get("block_count") != added:
+                yield position, "it ends another version than the blocks before it make"
+        elif added >= len(blocks) or _mismatch(entry, blocks[added]):
+            yield position, f"{action!r} is about another block than the file's block {added}"
+            added += 1
+        else:
+            tree.add(blocks[added][1])
+            added += 1
+    if added != len(blocks):
+        yield len(entries), f"it tells of {added} blocks; the file has {len(blocks)}"
+    if not entries or entries[-1]["action"] != "finalize":
+        yield len(entries), "its last entry is not finalize"
+
+
+def _mismatch(entry: dict[str, Any], block: tuple[str, bytes, bytes, int]) -> bool:
+    word, content_hash, block_id, size = block
+    return bool(
+        entry["action"] != f"add_{word}_block"
+        or entry["block_hash"] != content_hash.hex()
+        or entry["metadata"].get("block_id") != block_id.hex()
+        or entry["metadata"].get("size") != size
+    )
+
+
+def _genesis_faults(entry: dict[str, Any], created: int, file_id: bytes, creator_id: bytes) -> Iterator[str]:
+    if entry["block_hash"] != genesis_hash(entry["agent_id"], created) or entry["timestamp"] != created:
+        yield "genesis does not fit the time and agent of the file"
+    metadata = entry["metadata"]
+    if metadata.get("file_id") != file_id.hex() or metadata.get("creator_id") != creator_id.hex():
+        yield "genesis names another file or creator than the file header"

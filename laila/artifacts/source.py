@@ -1,0 +1,142 @@
+"""Where an artifact's bytes are: in memory, or in a file that is mapped because it is large.
+
+Files up to `READ_UP_TO` are read, so that nobody who shortens one in place can kill the reader (SIGBUS). Larger ones
+are mapped privately, and while one is worked through, its pages are given back as fast as they come (`trimming`): so a
+file of any size is checked in little memory.
+
+A block's signature covers 108 bytes that are not in front of the data in the file. `message` puts them there for a
+moment, in this process' own copy of that page, so that a large block is verified where it lies.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .. import buffers
+from ..errors import ArtifactCorrupt, NotAnArtifact
+
+READ_UP_TO = 128 << 20
+JOINED_UP_TO = 64 << 10
+"""Messages up to this size are copied together instead of patched."""
+TRIM_EVERY = 0.005
+_PAGE = mmap.PAGESIZE
+_TRIM_FROM = 16 << 20
+
+
+class Source:
+    """The bytes of one artifact, in any buffer; a writable one is patched for `message` and put right again."""
+
+    def __init__(self, memory: bytes | bytearray | memoryview | mmap.mmap, path: str = "") -> None:
+        self._map = memory if isinstance(memory, mmap.mmap) else None
+        self._view = memoryview(memory).cast("B") if not isinstance(memory, mmap.mmap) else memoryview(memory)
+        self._kept = (0, 0)
+        self.path = path
+        self.size = len(self._view)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, read_up_to: int = READ_UP_TO) -> Source:
+        """Raises OSError as the system says it, NotAnArtifact for what is no regular file."""
+        name = os.fspath(path)
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotAnArtifact(f"{name} is no regular file; give the path of a .maif file", path=name)
+            size = status.st_size
+            if size > read_up_to:
+                return cls(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY), name)
+            return cls(_read(descriptor, size, name), name)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def mapped(self) -> bool:
+        return self._map is not None
+
+    def view(self, at: int, size: int) -> memoryview:
+        """Those bytes where they lie; not to be written to."""
+        return self._view[at : at + size].toreadonly()
+
+    def read(self, at: int, size: int) -> bytes:
+        return bytes(self._view[at : at + size])
+
+    @contextmanager
+    def message(self, front: bytes, at: int, size: int) -> Iterator[bytes | memoryview]:
+        """`front` and the `size` bytes from `at` on, as one."""
+        begin = at - len(front)
+        if size <= JOINED_UP_TO or self._view.readonly:
+            yield front + self._view[at : at + size]
+            return
+        before = bytes(self._view[begin:at])
+        self._kept = (begin // _PAGE * _PAGE, -(-at // _PAGE) * _PAGE)
+        self._view[begin:at] = front
+        try:
+            yield self._view[begin : at + size]
+        finally:
+            self._view[begin:at] = before
+            self._kept = (0, 0)
+
+    @contextmanager
+    def trimming(self) -> Iterator[None]:
+        """While this lasts, pages that were looked at are given back."""
+        if self._map is None:
+            yield
+            return
+        with trimmed(self._map, lambda: self._kept):
+            yield
+
+
+def _read(descriptor: int, size: int, name: str) -> memoryview:
+    memory = buffers.allocate(size)
+    done = 0
+    while done < size:
+        count = os.preadv(descriptor, [memory[done:]], done)
+        if not count:
+            raise ArtifactCorrupt(f"{name} was shortened while it was read; load it again", path=name)
+        done += count
+    return memory
+
+
+@contextmanager
+def trimmed(area: mmap.mmap, kept: object = None) -> Iterator[None]:
+    """Give back the pages of a private map every few milliseconds, but for the range that `kept()` says."""
+    if len(area) < _TRIM_FROM or not hasattr(mmap, "MADV_DONTNEED"):
+        yield
+        return
+    over = threading.Event()
+
+    def trim() -> None:
+        while not over.wait(TRIM_EVERY):
+            _give_back(area, *(kept() if callable(kept) else (0, 0)))
+
+    thread = threading.Thread(target=trim, name="laila-artifact-trim", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _give_back(area: mmap.mmap, begin: int, end: int) -> None:
+    if begin:
+        area.madvise(mmap.MADV_DONTNEED, 0, begin)
+    if end < len(area):
+        area.madvise(mmap.MADV_DONTNEED, end, len(area) - end)
+
+
+def open_data(data: object) -> Source:
+    """What a caller gave as content: bytes as they are, a path's file read or mapped, anything else copied.
+
+    Raises: TypeError for what has no bytes, OSError for a file that cannot be read.
+    """
+    if isinstance(data, bytes):
+        return Source(data)
+    if isinstance(data, os.PathLike):
+        return Source.open(data)
+    return Source(bytes(memoryview(data)))  # type: ignore[arg-type]  # memoryview refuses what has no bytes

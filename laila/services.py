@@ -1,0 +1,80 @@
+"""Named services of a node: what peers may ask of it beside its memory.
+
+A service is a function from one map of plain values (what msgpack carries) to another. It is offered by name, runs
+in worker threads of its own, so that one that waits holds up no pool, and answers to the same access rules as pools,
+under the name `service:NAME`, as a write.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import BadValue, UnknownService
+from .lanes import Lanes
+
+if TYPE_CHECKING:
+    from .serving import Asker
+
+WORKERS = 16
+"""Threads for questions that are being answered; more questions wait their turn."""
+
+Handler = Callable[["Asker", dict[str, Any]], Mapping[str, Any]]
+
+
+class Services:
+    """What one node offers."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._handlers: dict[str, Handler] = {}
+        self._lock = threading.Lock()
+        self._lanes: Lanes | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The services on offer, sorted."""
+        return tuple(sorted(self._handlers))
+
+    def offer(self, name: str, handler: Handler) -> None:
+        """Answer peers who ask for `name`. What `handler` raises travels to whoever asked, by class.
+
+        Raises: BadValue when the name is taken or no text.
+        """
+        if not isinstance(name, str) or not name:
+            raise BadValue(f"a service is named by a text, not by {name!r}")
+        with self._lock:
+            if name in self._handlers:
+                raise BadValue(f"service {name!r} is offered already; withdraw it first")
+            self._handlers[name] = handler
+
+    def withdraw(self, name: str) -> None:
+        """Answer no more. Raises UnknownService."""
+        with self._lock:
+            if self._handlers.pop(name, None) is None:
+                raise self._unknown(name)
+
+    def find(self, name: str | None) -> Handler:
+        """Raises UnknownService."""
+        handler = self._handlers.get(name or "")
+        if handler is None:
+            raise self._unknown(name)
+        return handler
+
+    @property
+    def lanes(self) -> Lanes:
+        """The threads that answer; started by the first question."""
+        with self._lock:
+            if self._lanes is None:
+                self._lanes = Lanes(WORKERS, f"{self._name}-services")
+            return self._lanes
+
+    def close(self) -> None:
+        """Take no more questions and wait for those that were taken."""
+        if self._lanes is not None:
+            self._lanes.close()
+
+    def _unknown(self, name: str | None) -> UnknownService:
+        offered = ", ".join(self.names) or "none"
+        return UnknownService(f"this node offers no service {name!r}; it offers: {offered}")
