@@ -1,5 +1,7 @@
 """An artifact: content that is added to, saved, loaded and verified.
 
+One artifact may be used by several threads, but adding to it is for one at a time.
+
 A loaded artifact hands out nothing before it was checked. Adding and saving keeps what was there, byte for byte where
 the key is the same; another key signs everything anew, after everything was verified, because a file names one signer.
 """
@@ -61,7 +63,7 @@ class Artifact:
         self._drafts: list[Draft] = []
         self._next: Version | None = None
         self._findings: list[Finding] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @classmethod
     def create(cls, agent_id: str) -> Artifact:
@@ -91,7 +93,7 @@ class Artifact:
         cls, data: bytes | bytearray | memoryview, *, trust: TrustSet | None = None, path: str = ""
     ) -> Artifact:
         """The artifact in a buffer, which must not change while it is used. `path` is for messages."""
-        return cls._of(Source(data, path), trust)
+        return cls._of(Source(memoryview(data).toreadonly(), path), trust)
 
     @classmethod
     def _of(cls, source: Source, trust: TrustSet | None) -> Artifact:
@@ -377,8 +379,8 @@ class Artifact:
         """
         target = Path(path)
         signer = self._signer(sign, key)
-        writing = self._writing(signer)
-        with FileSheet(target) as sheet:
+        with self._lock, FileSheet(target) as sheet:
+            writing = self._writing(signer)
             if writing is None:
                 assert self._source is not None
                 sheet.place(0, [self._source.view(0, self._source.size)])
@@ -391,17 +393,19 @@ class Artifact:
                 writing.write(sheet)
                 written = sheet.source(writing.size)
             sheet.publish(durable=durable, before=before_publish)
-        return self._become(written, writing, target)
+            return self._become(written, writing, target)
 
     def to_bytes(self, sign: bool = True, key: Key | None = None) -> bytes:
         """The file that `save` would write. The artifact goes on from there as if it had been saved."""
-        writing = self._writing(self._signer(sign, key))
-        if writing is None:
-            assert self._document is not None
-            return self._document.source.read(0, self._document.source.size)
-        data = to_memory(writing)
-        self._become(Source(data, self.path or ""), writing, self.path or "")
-        return data
+        signer = self._signer(sign, key)
+        with self._lock:
+            writing = self._writing(signer)
+            if writing is None:
+                assert self._source is not None
+                return self._source.read(0, self._source.size)
+            data = to_memory(writing)
+            self._become(Source(data, self.path or ""), writing, self.path or "")
+            return data
 
     def _signer(self, sign: bool, key: Key | None) -> Signer | None:
         if sign:

@@ -60,6 +60,7 @@ class FileSheet:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
         self._descriptor = -1
+        self._published = False
 
     def __enter__(self) -> FileSheet:
         with reported(f"write {self.path}"):
@@ -69,9 +70,11 @@ class FileSheet:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        os.close(self._descriptor)
-        with contextlib.suppress(FileNotFoundError):  # it was published
-            self._temporary.unlink()
+        with contextlib.suppress(OSError):  # a volume that went away has said so before
+            os.close(self._descriptor)
+        if not self._published:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
 
     def place(self, at: int, pieces: Sequence[Buffer]) -> None:
         with reported(f"write {self.path}"):
@@ -132,5 +135,9 @@ class FileSheet:
             before()
         with reported(f"publish {self.path}"):
             self._temporary.replace(self.path)
-            if durable:
+        self._published = True
+        if durable:
+            with reported(
+                "", f"make {self.path} durable (it is in place, but a power cut may bring the old one back)"
+            ):
                 sync_directory(self.path.parent)
