@@ -40,6 +40,7 @@ COMMANDS = {
     "remember": ("laila.cli.entries", "print a value that a node has"),
     "forget": ("laila.cli.entries", "remove entries from a node"),
     "ls": ("laila.cli.entries", "list the ids in a pool of a node"),
+    "volume": ("laila.cli.volume", "find out whether locks on a shared volume exclude"),
     "artifact": ("laila.cli.artifact", "show, verify and trace a signed artifact"),
     "lab": ("laila.lab.cli", "start real nodes, break things, judge (needs laila-kit[lab])"),
     "version": ("laila.cli.version", "print the version"),

@@ -43,6 +43,7 @@ class NodeConfig:
     peers: tuple[PeerSource, ...] = ()
     pools: tuple[PoolConfig, ...] = ()
     access: tuple[str, ...] = ()
+    volumes: tuple[Path, ...] = ()
     resolve_every: float = 3.0
     grace: float = 10.0
     log_level: str = "info"

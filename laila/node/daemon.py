@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laila.dialer import Dialer
 from laila.endpoint import Communication
@@ -33,6 +33,9 @@ from laila.policy import DefaultPolicy
 from laila.router import ALPHA
 from laila.transport.tcp import DefaultTCPIPProtocol
 from laila.version import VERSION
+
+if TYPE_CHECKING:
+    from laila.volumes.service import VolumeService
 
 log = logging.getLogger("laila.node")
 
@@ -75,6 +78,7 @@ class Node:
         self._connection: DefaultTCPIPProtocol | None = None
         self._discovery: Discovery[Dialer] | None = None
         self._watch: Watch | None = None
+        self._volumes: VolumeService | None = None
 
     def start(self) -> None:
         """Bring everything up. Raises BadConfig if it cannot be run here; `close` takes the rest down."""
@@ -88,6 +92,7 @@ class Node:
         self._open_pools(self._policy)
         with self._blamed("access"):
             self._policy.communication.access.add(*config.access)
+        self._offer_volumes(self._policy)
         self._connection = self._listen(self._policy)
         self.state.policy = self._policy
         self.state.listen = str(Address(config.listen.host, self._connection.port))
@@ -116,6 +121,8 @@ class Node:
                 undo.callback(self._watch.turn)
             if self._policy is not None:
                 undo.callback(self._policy.close, grace=self.config.grace)
+            if self._volumes is not None:
+                undo.callback(self._volumes.close)
             if self._discovery is not None:
                 undo.callback(self._discovery.close)
 
@@ -135,6 +142,17 @@ class Node:
                     policy.memory.alpha_pool = opened
                 else:
                     policy.memory.extend(opened, pool_nickname=pool.name)
+
+    def _offer_volumes(self, policy: DefaultPolicy) -> None:
+        volumes = self.config.volumes
+        for volume in volumes:
+            with self._blamed("volumes", f"{volume} cannot be used"):
+                os.scandir(volume).close()
+        if volumes:
+            from laila.volumes.service import VolumeService  # few nodes need it
+
+            self._volumes = VolumeService(volumes)
+            policy.services.offer("volume", self._volumes)
 
     def _listen(self, policy: DefaultPolicy) -> DefaultTCPIPProtocol:
         listen, advertise = self.config.listen, self.config.advertise
@@ -179,6 +197,7 @@ class Node:
             "state_dir": None if config.state_dir is None else str(config.state_dir),
             "pools": [str(pool) for pool in config.pools],
             "peers": [str(peer) for peer in config.peers],
+            "volumes": [str(volume) for volume in config.volumes],
         }
 
 

@@ -10,6 +10,7 @@ from laila.node.addresses import Address
 from laila.node.pools import POOL_KINDS, pools
 from laila.node.settings import (
     Parser,
+    absolute_paths,
     access,
     address,
     choice,
@@ -122,6 +123,14 @@ KEYS: tuple[Key, ...] = (
         "RULE[;RULE…]",
         "who may do what, in order, the last match wins, as in 'deny * *; allow node2 read,write durable' "
         "(default: every peer, every pool)",
+        (),
+        repeat=True,
+    ),
+    Key(
+        "volumes",
+        absolute_paths,
+        "DIR[,DIR…]",
+        "directories of shared volumes that peers may try with `laila volume check`, in DIR/.laila/probe-* only",
         (),
         repeat=True,
     ),

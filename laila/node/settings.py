@@ -95,6 +95,15 @@ def paths(value: Any, base: Path) -> tuple[Path, ...]:
     return tuple(path(text, base) for text in items(",", 'a list of paths, such as ["old-secret"]')(value))
 
 
+def absolute_paths(value: Any, base: Path) -> tuple[Path, ...]:
+    """Paths that mean the same wherever they are written: peers ask for volumes by them."""
+    found = items(",", 'a list of absolute paths, such as ["/mnt/shared"]')(value)
+    for text in found:
+        if not text.startswith("/") or "\0" in text:
+            raise Complaint(f"{text!r} is no absolute path; write volumes from the root, like '/mnt/shared'")
+    return tuple(dict.fromkeys(map(Path, found)))
+
+
 def node_ids(value: Any, base: Path) -> tuple[str, ...]:
     """Ids of nodes, as `laila status` shows them."""
     found = items(",", "a list of node ids, as `laila status` shows them")(value)

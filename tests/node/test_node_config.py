@@ -39,6 +39,7 @@ def test_file_is_read_whole(tmp_path: Path) -> None:
         state_dir = "/state"
         peers = ["n2:7000", "dns:nodes:7000", "n2:7000"]
         access = ["deny * *", "allow n2 read kept"]
+        volumes = ["/mnt/shared", "/data/", "/data"]
         grace = 2
         resolve_every = 0.5
         log_level = "debug"
@@ -65,6 +66,7 @@ def test_file_is_read_whole(tmp_path: Path) -> None:
         state_dir=Path("/state"),
         peers=(PeerSource(Address("n2", 7000)), PeerSource(Address("nodes", 7000), dns=True)),
         access=("deny * *", "allow n2 read kept"),
+        volumes=(Path("/mnt/shared"), Path("/data")),
         grace=2.0,
         resolve_every=0.5,
         log_level="debug",
@@ -86,6 +88,7 @@ def test_environment_says_the_same() -> None:
             "LAILA_PEERS": "n2:7000, dns:nodes:7000,",
             "LAILA_POOLS": "scratch=memory,kept=sqlite:/data/kept.sqlite",
             "LAILA_ACCESS": "deny * *; allow n2 read kept",
+            "LAILA_VOLUMES": "/mnt/shared, /data",
             "LAILA_LIMITS": "max_links=7,max_body=1MiB,spin=0.00005",
         },
     )
@@ -95,6 +98,7 @@ def test_environment_says_the_same() -> None:
         PoolConfig("kept", "sqlite", Path("/data/kept.sqlite")),
     )
     assert config.access == ("deny * *", "allow n2 read kept")
+    assert config.volumes == (Path("/mnt/shared"), Path("/data"))
     assert config.limits == Limits(max_links=7, max_body=1 << 20, spin=0.00005)
 
 
@@ -121,6 +125,7 @@ WRONG_FILES = [
     ('name = "a b"', r"name \(.*:1\): 'a b' is no node name"),
     ('peers = "n2"', r"peers \(.*:1\): 'n2' has no port; write it like 'node2:7400'"),
     ('peers = ["dns:n2"]', r"peers \(.*:1\): 'n2' has no port; write it like 'dns:nodes:7400'"),
+    ('volumes = "data"', r"volumes \(.*:1\): 'data' is no absolute path; write volumes from the root"),
     ("peers = [1]", r"peers \(.*:1\): it must be a list of addresses"),
     ("grace = true", r"grace \(.*:1\): it is a boolean; write a number of seconds"),
     ("grace = nan", r"grace \(.*:1\): nan seconds is out of range"),
@@ -167,6 +172,11 @@ WRONG_TEXTS: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({}, {"LAILA_POOLS": "kept"}, r"pools \(LAILA_POOLS\): 'kept' is no pool; write NAME=KIND"),
     ({}, {"LAILA_POOLS": "a=memory,a=memory"}, r"pools \(LAILA_POOLS\): the pool 'a' is named twice"),
     ({}, {"LAILA_LIMITS": "max_links=no"}, r"limits \(LAILA_LIMITS\): limit 'max_links': 'no' is no number"),
+    (
+        {},
+        {"LAILA_VOLUMES": "data"},
+        r"volumes \(LAILA_VOLUMES\): 'data' is no absolute path; write volumes from",
+    ),
     ({}, {"LAILA_SECRET_FILE": ""}, r"secret_file is not set; run `laila secret new"),
     ({}, {"LAILA_CONFIG": "/no/such.toml"}, r"config file /no/such.toml cannot be read: No such file"),
 ]
