@@ -390,6 +390,7 @@ class Artifact:
                 sheet.place(0, [data])
                 written = Source(data, str(target))
             else:
+                sheet.may_map()
                 writing.write(sheet)
                 written = sheet.source(writing.size)
             sheet.publish(durable=durable, before=before_publish)

@@ -17,6 +17,8 @@ from typing import Protocol
 
 from .. import buffers
 from ..codec import Buffer
+from ..errors import StorageError
+from ..mounts import mount_of
 from ..pools.disk import reported, sync_directory
 from .source import Source, trimmed
 
@@ -27,7 +29,9 @@ _MOST_PIECES = 512
 
 
 class Sheet(Protocol):
-    """Bytes at offsets, in any order."""
+    """Bytes at offsets, in any order. `signs_in_place`: what was placed may be mapped without danger."""
+
+    signs_in_place: bool
 
     def place(self, at: int, pieces: Sequence[Buffer]) -> None:
         """Write pieces one after the other."""
@@ -37,7 +41,9 @@ class Sheet(Protocol):
 
 
 class MemorySheet:
-    """In memory. `size` is that of the whole file; 0 lets it be found out."""
+    """In memory. `size` is at least that of the whole file."""
+
+    signs_in_place = True
 
     def __init__(self, size: int) -> None:
         self.memory = buffers.allocate(size)
@@ -54,13 +60,18 @@ class MemorySheet:
 
 
 class FileSheet:
-    """A temporary file next to `path`. Leaving the context removes it, unless it was published."""
+    """A temporary file next to `path`. Leaving the context removes it, unless it was published.
+
+    It is mapped only where one kernel has the file system to itself: on a volume that comes over a network the server
+    may go away, and a map of it would then end the process instead of raising an error.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
         self._descriptor = -1
         self._published = False
+        self.signs_in_place = False
 
     def __enter__(self) -> FileSheet:
         with reported(f"write {self.path}"):
@@ -68,6 +79,11 @@ class FileSheet:
                 self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
             )
         return self
+
+    def may_map(self) -> None:
+        """Find out whether this file may be mapped; who writes little need not know."""
+        with contextlib.suppress(StorageError):  # no /proc: then nobody knows, and nothing is mapped
+            self.signs_in_place = mount_of(self.path.parent).one_kernel
 
     def __exit__(self, *exc: object) -> None:
         with contextlib.suppress(OSError):  # a volume that went away has said so before
@@ -96,14 +112,13 @@ class FileSheet:
 
     @contextmanager
     def contiguous(self, at: int, size: int) -> Iterator[memoryview]:
-        begin = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        try:
-            area = mmap.mmap(
-                self._descriptor, at + size - begin, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=begin
-            )
-        except OSError:  # a file system that maps nothing
+        if not self.signs_in_place:
             yield self._read_back(at, size)
             return
+        begin = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        area = mmap.mmap(
+            self._descriptor, at + size - begin, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=begin
+        )
         view = memoryview(area)[at - begin :]
         try:
             with trimmed(area):
@@ -121,10 +136,9 @@ class FileSheet:
 
     def source(self, size: int) -> Source:
         """The file, for whoever goes on working with what was written; not by its name, which may be another's soon."""
-        try:
+        if self.signs_in_place:
             return Source(mmap.mmap(self._descriptor, size, access=mmap.ACCESS_COPY), str(self.path))
-        except OSError:  # a file system that maps nothing
-            return Source(self._read_back(0, size), str(self.path))
+        return Source(self._read_back(0, size), str(self.path))
 
     def publish(self, *, durable: bool, before: Callable[[], None] | None) -> None:
         """Make it the file at `path`. What `before` raises leaves the old one in place."""

@@ -172,8 +172,8 @@ class Writing:
         signature = layout.NO_SIGNATURE
         if self.signer is not None:
             before = layout.message_front(front, size)
-            if sheet is None or not plan.large:
-                raw = self.signer.sign(before + bytes(draft.data) + draft.metadata)
+            if sheet is None or not plan.large or not (sheet.signs_in_place or draft.source):
+                raw = self.signer.sign(b"".join((before, draft.data, draft.metadata)))
             else:
                 at = plan.data_at - MESSAGE_FRONT
                 sheet.place(at, [before])

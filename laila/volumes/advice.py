@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .mount import Mount
+from ..mounts import Mount
 from .verdict import INSTEAD
 
 _NO_LOCKS = {

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import BadValue, LailaError
+from ..mounts import Mount
 from . import advice, exclusion, visibility
 from .ground import LAILA, new_probe
 from .locking import FCNTL, FLOCK
-from .mount import Mount
 from .nodes import NodeLink
 from .party import PATIENCE, NodeFailed, Party, Tell
 from .verdict import BAD, FILE, NOTE, OK, ONE_KERNEL, SAFE, UNKNOWN, UNSAFE, Evidence, Verdict

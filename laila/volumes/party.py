@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadValue, DeadlineExceeded, LailaError, LinkError, ProtocolError
-from .mount import Mount
+from ..mounts import Mount
 from .nodes import NodeLink
 from .steps import MAX_START, MAX_WAIT
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadValue
+from ..mounts import mount_of
 from ..pools.disk import reported
 from ..version import VERSION
 from . import holder, races
 from .ground import Ground
 from .locking import HOWS, MODES, refusal, take
-from .mount import mount_of
 from .verdict import Verdict, keep
 
 MAX_WAIT = 5.0

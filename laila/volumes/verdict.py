@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadValue
+from ..mounts import Mount, mount_of
 from ..pools.disk import reported
 from .ground import LAILA, open_laila, open_place, sync_names
-from .mount import Mount, mount_of
 
 SAFE, UNSAFE, UNKNOWN = "SAFE", "UNSAFE", "UNKNOWN"
 OK, BAD, NOTE = "ok", "bad", "note"

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from laila.artifacts import Signer, create_maif, load_maif
 from laila.artifacts.artifact import Artifact
 from laila.artifacts.merkle import MerkleTree
+from laila.artifacts.sheet import FileSheet
+from laila.artifacts.source import Source
 from laila.transport.identity import Identity
 from tests.artifacts import independent
 
@@ -161,3 +163,20 @@ def test_what_goes_in_comes_out(texts: list[tuple[str, dict[str, object]]]) -> N
     independent.verify(data)
     again = Artifact.from_bytes(data).get_content_list()
     assert [(item["text"], item["metadata"]) for item in again] == texts
+
+
+def test_on_a_volume_that_is_not_mapped_the_bytes_are_the_same(
+    tmp_path: Path, me: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network volume: large blocks are signed in memory, and the file is read back for whoever goes on with it."""
+    monkeypatch.setattr(FileSheet, "may_map", lambda sheet: None)
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 8192)
+    artifact = create_maif("agent")
+    artifact.add_binary(tmp_path / "data")
+    artifact.add_binary(b"x" * (1 << 20), metadata={"a": 1})
+    artifact.save(tmp_path / "a.maif", key=me)
+    independent.verify((tmp_path / "a.maif").read_bytes())
+    assert artifact.check() == []
+    artifact.add_binary(Source.open(tmp_path / "data", read_up_to=0).view(0, 2 << 20))
+    artifact.save(tmp_path / "a.maif", key=me)
+    assert len(independent.verify((tmp_path / "a.maif").read_bytes())) == 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from laila.mounts import Mount
 from laila.volumes.advice import culprit, instead
-from laila.volumes.mount import Mount
 
 LOCAL = Mount("ext4", "/dev/vda", (), "254:0")
 LOCKS = [

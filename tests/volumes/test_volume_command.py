@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from laila.volumes.mount import mount_of
+from laila.mounts import mount_of
 from laila.volumes.verdict import Verdict, stored
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from laila.errors import BadValue, StorageError
-from laila.volumes.mount import Mount, mount_of
+from laila.mounts import Mount, mount_of
 from laila.volumes.verdict import Evidence, Verdict, assess, keep, stored
 
 EVIDENCE = (Evidence("flock", "bad", "both held it \N{SNOWMAN}", {"times": 3, "share": 0.5, "who": "n2"}),)

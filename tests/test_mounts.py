@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from laila import mounts as mount
 from laila.errors import BadValue, StorageError
-from laila.volumes import mount
-from laila.volumes.mount import Mount, mount_of, parse
+from laila.mounts import Mount, mount_of, parse
 
 NFS = (
     "97 27 0:52 / /mnt/a\\040b rw,relatime shared:3 - nfs4 srv:/ex\\134port "
@@ -130,7 +130,7 @@ def test_a_client_that_can_be_seen_tells_its_caches(tmp_path: Path) -> None:
 MOUNTS = """
 import os, shutil, subprocess, sys
 from pathlib import Path
-from laila.volumes.mount import mount_of
+from laila.mounts import mount_of
 from laila.volumes.verdict import Verdict, assess, keep, stored
 place = Path(sys.argv[1])
 def sh(*words): subprocess.run(words, check=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadValue, StorageError
+from .errors import BadValue, StorageError
 
 ONE_KERNEL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "f2fs"})
 """File systems that one kernel has to itself: whoever locks there, locks with that kernel."""
