@@ -7,6 +7,7 @@ proves nothing about content; it tells whether content that was verified before 
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 
 from ..errors import ArtifactCorrupt
@@ -109,26 +110,29 @@ def read_head(path: str | os.PathLike[str]) -> Head:
             descriptor, min(header.index_at - header.security_at, MAX_SECURITY), header.security_at
         )
         end = os.pread(descriptor, INDEX_ENTRY + FOOTER, size - FOOTER - INDEX_ENTRY)
-        meta = _lineage_block(descriptor, end[:INDEX_ENTRY], header) if header.blocks else b""
-    finally:
-        os.close(descriptor)
-    try:
+        last = end[:INDEX_ENTRY] if header.blocks else b""
+        meta = _lineage_block(descriptor, last, header) if last else b""
         key = public_key_of(parse_security(section[4:]))
         version = _version(meta, header.root.hex())
-    except ValueError as error:
+    except (ValueError, struct.error) as error:  # also when it is shortened just now
         raise ArtifactCorrupt(f"{name} is damaged: its head cannot be read: {error}", path=name) from error
+    finally:
+        os.close(descriptor)
     return Head(
         front, end[-FOOTER:], meta, name, size, header.root.hex(), version, None if key is None else key.hex()
     )
 
 
 def _lineage_block(descriptor: int, entry: bytes, header: layout.FileHeader) -> bytes:
-    """The last block, if it is a lineage block."""
+    """The last block, if it is a lineage block. Raises ValueError when index and block disagree."""
     offset, size, kind, _ = layout.unpack_index(entry)
-    if kind != b"META" or size > _MOST or offset + size != header.provenance_at:
-        return b""
-    block = os.pread(descriptor, size, offset)
-    return block if len(block) == size and block.endswith(lineage.METADATA) else b""
+    block = os.pread(descriptor, min(max(size, BLOCK_HEADER), _MOST), min(offset, header.provenance_at))
+    if offset + size != header.provenance_at or len(block) < BLOCK_HEADER:
+        raise ValueError("its index points somewhere else than to its last block")
+    front = layout.unpack_block(block[:BLOCK_HEADER])[0]
+    if layout.pack_index(offset, front) != entry:
+        raise ValueError("its index says something else than its last block")
+    return block if kind == b"META" and len(block) == size and block.endswith(lineage.METADATA) else b""
 
 
 def _version(meta: bytes, root: str) -> Version | None:

@@ -369,6 +369,17 @@ def test_a_head_of_bad_bytes_is_an_error(raw: bytes, tmp_path: Path, trust: Trus
             pass
 
 
+def test_a_flipped_index_is_damage_and_no_other_version(raw: bytes, tmp_path: Path) -> None:
+    """Else a reader that remembers would call it a rollback."""
+    index_at = parts(raw)[2]
+    for place in range(index_at + 2 * 24, index_at + 3 * 24):
+        data = bytearray(raw)
+        data[place] ^= 1
+        (tmp_path / "a.maif").write_bytes(data)
+        with pytest.raises(ArtifactCorrupt, match="index"):
+            read_head(tmp_path / "a.maif")
+
+
 def test_a_block_of_four_gigabytes_is_refused_before_anything_is_written(
     tmp_path: Path, me: Identity
 ) -> None:
