@@ -278,6 +278,25 @@ class Artifact:
         """
         self._next = Version(name, sequence, parent, fence)
 
+    def copy(self, agent_id: str | None = None) -> Artifact:
+        """A new artifact with this one's items, without its history: to go on under another name or agent.
+
+        Raises: ArtifactCorrupt, BadName.
+        """
+        other = Artifact.create(self.agent_id if agent_id is None else agent_id)
+        document = self._document
+        if document is not None:
+            self._require_checked()
+            for block in document.blocks:
+                if not document.is_lineage(block):
+                    data: Any = document.data(block)
+                    source = document.source if document.source.mapped else None
+                    front, raw = block.front, document.metadata(block)
+                    other._drafts.append(Draft(front.kind, data, raw, uuid.uuid4().bytes, _now(), source))
+        for draft in self._drafts:
+            other._drafts.append(replace(draft, block_id=uuid.uuid4().bytes))
+        return other
+
     # ---- content ----
 
     def get_content_list(self) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ wrong is listed with its place; nothing stops at the first finding but what make
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from ..errors import ArtifactCorrupt, ArtifactError, Unsigned, UntrustedSigner
 from . import layout, lineage, overlap, provenance
@@ -24,8 +25,6 @@ from .trust import TrustSet
 
 UNSIGNED, UNTRUSTED = "unsigned", "untrusted"
 """Kinds of findings that are about who stands for a file, not about its being whole."""
-_SIGNATURE_WEIGHT = 64 << 10
-"""Bytes that can be hashed in the time of one small verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +77,12 @@ class Check:
         if self._signed and self._key is not None:
             jobs += [partial(self._check_signatures, [number]) for number in large]
         jobs += [self._check_footer, self._check_contents]
+        entries = self._check_provenance()
+        jobs += [partial(self._check_entries, part) for part in overlap.shares(entries)]
         if self._signed and self._key is not None:
             small = [n for n, block in enumerate(blocks) if block.body_size <= JOINED_UP_TO]
-            jobs += [partial(self._check_signatures, part) for part in _halves(small)]
-        jobs.append(self._check_provenance)
-        return jobs, 2 * self._doc.source.size + _SIGNATURE_WEIGHT * 2 * len(blocks)
+            jobs += [partial(self._check_signatures, part) for part in overlap.shares(small)]
+        return jobs, 2 * self._doc.source.size + overlap.SIGNATURE * (len(entries) + len(blocks))
 
     # ---- structure ----
 
@@ -216,13 +216,14 @@ class Check:
             if not valid:
                 self._find("signature", where, "was not signed by the key that the file names", at)
 
-    def _check_provenance(self) -> None:
+    def _check_provenance(self) -> list[dict[str, Any]]:
+        """Everything but the signatures of its entries, which are answered."""
         doc, at = self._doc, self._doc.header.provenance_at
         try:
             entries = provenance.parse(doc.provenance)
         except ValueError as error:
             self._find("provenance", "the provenance", f"cannot be read: {error}", at)
-            return
+            return []
         blocks = [
             (TYPES.get(b.front.kind, "?"), b.front.content_hash, b.front.block_id, b.data_size)
             for b in doc.blocks
@@ -234,9 +235,13 @@ class Check:
             self._find("provenance", f"provenance entry {position}", words, at)
         if entries and self._signed and entries[-1]["agent_did"] != doc.security.get("signer_did"):
             self._find("provenance", "the last provenance entry", "was made by another than the signer", at)
-        for position, entry in enumerate(entries):
+        return entries
+
+    def _check_entries(self, entries: Sequence[dict[str, Any]]) -> None:
+        for entry in entries:
             if not self._entry_signed(entry["signature"], entry["entry_hash"]):
-                self._find("provenance", f"provenance entry {position}", "has no valid signature", at)
+                where = f"provenance entry {entry['chain_position']}"
+                self._find("provenance", where, "has no valid signature", self._doc.header.provenance_at)
 
     def _entry_signed(self, signature: str, entry_hash: str) -> bool:
         if not self._signed:
@@ -249,12 +254,6 @@ class Check:
 
     def _find(self, kind: str, where: str, what: str, offset: int) -> None:
         self._found.append(Finding(kind, where, what, offset))
-
-
-def _halves(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    size = max(1, -(-len(numbers) // overlap.cores()))
-    for begin in range(0, len(numbers), size):
-        yield numbers[begin : begin + size]
 
 
 def digest(doc: Document) -> bytes:

@@ -17,6 +17,7 @@ from .layout import BLOCK_HEADER, FILE_HEADER, FOOTER, INDEX_ENTRY, SIGNED_PART
 from .lineage import Version
 from .reading import MAX_SECURITY, check_header, parse_security, public_key_of
 from .signing import holds
+from .source import regular
 from .trust import TrustSet
 
 _MOST = BLOCK_HEADER + lineage.MAX_BYTES + len(lineage.METADATA)
@@ -103,7 +104,7 @@ def read_head(path: str | os.PathLike[str]) -> Head:
     name = os.fspath(path)
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        size = os.fstat(descriptor).st_size
+        size = regular(descriptor, name)
         front = os.pread(descriptor, FILE_HEADER, 0)
         header = check_header(front, size, name)
         section = os.pread(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 WORTH_IT = 4 << 20
 """Bytes of work below which threads cost more than they bring."""
+SIGNATURE = 64 << 10
+"""Bytes that can be hashed in the time of one small signature."""
 MOST = 4
 
 
@@ -15,6 +20,13 @@ def cores() -> int:
     return min(
         MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
+
+
+def shares(work: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The work in as many parts as there are cores."""
+    size = max(1, -(-len(work) // cores()))
+    for begin in range(0, len(work), size):
+        yield work[begin : begin + size]
 
 
 def run(jobs: Sequence[Callable[[], object]], *, weight: int) -> None:

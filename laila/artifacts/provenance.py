@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from . import overlap
 from .canonical import canonical
 from .layout import NO_HASH
 from .merkle import MerkleTree
@@ -71,22 +73,28 @@ def last_entry(raw: bytes) -> dict[str, Any]:
 
 
 class Chain:
-    """A provenance that grows. `raw` is its JSON text so far; `sign` signs entry hashes, None leaves them unsigned."""
+    """A provenance that grows. `sign` signs entry hashes, None leaves them unsigned."""
 
     def __init__(self, agent_id: str, did: str, sign: Sign | None, raw: bytes = b"[]") -> None:
         self._agent_id = agent_id
         self._did = did
         self._sign = sign
-        self._pieces = [raw[:-1]]
+        self._before = raw[:-1]
+        self._entries: list[dict[str, Any]] = []
         if raw == b"[]":
             self._previous, self._position = "", 0
         else:
             last = last_entry(raw)
             self._previous, self._position = last["entry_hash"], last["chain_position"] + 1
 
-    @property
-    def raw(self) -> bytes:
-        return b"".join([*self._pieces, b"]"])
+    def finish(self) -> bytes:
+        """Sign what was added; the whole chain as JSON text."""
+        _sign_all(self._entries, self._sign)
+        texts = [
+            json.dumps({name: entry[name] for name in _FIELDS}).encode("ascii") for entry in self._entries
+        ]
+        joint = b", " if len(self._before) > 1 and texts else b""
+        return self._before + joint + b", ".join(texts) + b"]"
 
     def genesis(self, created: int, file_id: bytes, creator_id: bytes) -> None:
         """The first entry. `created` is the file's, in microseconds of the epoch."""
@@ -108,7 +116,7 @@ class Chain:
         self._append(at, "finalize", root.hex(), {"block_count": blocks})
 
     def _append(self, at: int, action: str, block_hash: str, metadata: dict[str, Any]) -> None:
-        entry = {
+        entry: dict[str, Any] = {
             "timestamp": at,
             "agent_id": self._agent_id,
             "agent_did": self._did,
@@ -118,21 +126,24 @@ class Chain:
             "chain_position": self._position,
             "metadata": metadata,
         }
-        entry_hash = hashlib.sha256(canonical(entry)).hexdigest()
-        signature = self._sign(entry_hash.encode()).hex() if self._sign is not None else ""
-        whole = {name: entry.get(name) for name in _FIELDS} | {
-            "entry_hash": entry_hash,
-            "signature": signature,
-        }
-        self._pieces.append((b", " if self._position else b"") + json.dumps(whole).encode("ascii"))
-        self._previous, self._position = entry_hash, self._position + 1
+        self._previous = entry["entry_hash"] = hashlib.sha256(canonical(entry)).hexdigest()
+        self._position += 1
+        self._entries.append(entry)
+
+
+def _sign_all(entries: list[dict[str, Any]], sign: Sign | None) -> None:
+    def work(part: Sequence[dict[str, Any]]) -> None:
+        for entry in part:
+            entry["signature"] = sign(entry["entry_hash"].encode()).hex() if sign is not None else ""
+
+    jobs = [partial(work, part) for part in overlap.shares(entries)]
+    overlap.run(jobs, weight=overlap.SIGNATURE * len(entries))
 
 
 def resigned(raw: bytes, sign: Sign | None) -> bytes:
     """The same entries, signed by another key (or by nobody). Their hashes do not cover signatures, so they stay."""
     entries = parse(raw)
-    for entry in entries:
-        entry["signature"] = sign(entry["entry_hash"].encode()).hex() if sign is not None else ""
+    _sign_all(entries, sign)
     return json.dumps(entries).encode("ascii")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,31 @@ def _default_directory() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "laila"
 
 
+_REMEMBERED_UP_TO = 64 << 10
+"""Bytes of a message whose verification is remembered: hashing it again costs less than a signature does."""
+_MOST_REMEMBERED = 1 << 16
+_valid: set[bytes] = set()
+"""SHA-256 of key, signature and message of what was found valid: who loads a growing artifact again and again would
+verify its old blocks each time. Only successes are kept, so nothing becomes valid by being here."""
+
+
 def holds(public_key: bytes, signature: bytes, message: Any) -> bool:
     """Whether the signature is this key's for this message."""
+    mark = b""
+    if len(message) <= _REMEMBERED_UP_TO:
+        digest = sha256(public_key + signature)  # 32 and 64 bytes
+        digest.update(message)
+        mark = digest.digest()
+        if mark in _valid:
+            return True
     try:
         _public(public_key).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
+    if mark:
+        if len(_valid) >= _MOST_REMEMBERED:
+            _valid.clear()
+        _valid.add(mark)
     return True
 
 

@@ -44,10 +44,7 @@ class Source:
         name = os.fspath(path)
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise NotAnArtifact(f"{name} is no regular file; give the path of a .maif file", path=name)
-            size = status.st_size
+            size = regular(descriptor, name)
             if size > read_up_to:
                 return cls(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY), name)
             return cls(_read(descriptor, size, name), name)
@@ -89,6 +86,14 @@ class Source:
             return
         with trimmed(self._map, lambda: self._kept):
             yield
+
+
+def regular(descriptor: int, name: str) -> int:
+    """The size of an open file. Raises NotAnArtifact for pipes, devices and directories."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAnArtifact(f"{name} is no regular file; give the path of a .maif file", path=name)
+    return status.st_size
 
 
 def _read(descriptor: int, size: int, name: str) -> memoryview:

@@ -31,6 +31,8 @@ from .signing import Signer, did_of
 
 LARGE = 1 << 20
 """Blocks from so many bytes on are signed where they lie."""
+TOGETHER = 16 << 20
+"""Bytes up to which smaller blocks are put together in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,10 @@ class Writing:
 
     @property
     def small(self) -> bool:
-        return sum(draft.size for draft in self.drafts) + (self._new_at if self.again else 0) < LARGE
+        """Whether it is put together in memory."""
+        if any(draft.size >= LARGE for draft in self.drafts):
+            return False
+        return sum(draft.size for draft in self.drafts) + (self._new_at if self.again else 0) < TOGETHER
 
     def write(self, sheet: Sheet) -> None:
         """Put the whole file onto the sheet."""
@@ -162,7 +167,11 @@ class Writing:
         for plan in self.plans:
             self._hash(plan)
         self._chain()
-        for plan in self.plans:
+        jobs = [partial(self._heads, part) for part in overlap.shares(self.plans)]
+        overlap.run(jobs, weight=overlap.SIGNATURE * len(self.plans))
+
+    def _heads(self, plans: Sequence[Plan]) -> None:
+        for plan in plans:
             self._head(plan)
 
     def _head(self, plan: Plan, sheet: Sheet | None = None) -> None:
@@ -235,7 +244,7 @@ class Writing:
             draft = plan.draft
             chain.added(draft.timestamp, plan.word, plan.digest, draft.block_id, len(draft.data))
         chain.finalized(now, self.root, self._count)
-        raw = chain.raw
+        raw = chain.finish()
         if len(raw) > MAX_PROVENANCE:
             raise BadValue(
                 f"its provenance has grown to {len(raw)} bytes; begin a new artifact with the content"

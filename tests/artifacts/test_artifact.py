@@ -233,6 +233,26 @@ def test_what_the_caller_changes_later_is_not_what_was_added(me: Identity) -> No
     assert Artifact.from_bytes(artifact.to_bytes(key=me)).get_content_list()[0]["content"] == b"before"
 
 
+def test_a_copy_begins_anew(tmp_path: Path, me: Identity) -> None:
+    artifact = create_maif("agent")
+    artifact.add_text("one", title="T")
+    artifact.add_binary(bytes(2 << 20))
+    artifact.name_as("doc", sequence=4)
+    artifact.save(tmp_path / "a.maif", key=me)
+    artifact = Artifact.load(tmp_path / "a.maif", read_up_to=0)
+    artifact.add_text("not saved yet")
+    other = artifact.copy("another")
+    other.save(tmp_path / "b.maif", key=me)
+    loaded = load_maif(tmp_path / "b.maif")
+    assert loaded.verify()
+    assert (loaded.agent_id, loaded.name, loaded.history) == ("another", None, ())
+    assert [item["type"] for item in loaded.get_content_list()] == ["text", "binary", "text"]
+    assert loaded.get_content_list()[0]["title"] == "T"
+    assert loaded.file_id != artifact.file_id
+    ids = {item["id"] for item in artifact.get_content_list()}
+    assert ids.isdisjoint(item["id"] for item in loaded.get_content_list())
+
+
 def test_never_saved_is_not_verified() -> None:
     artifact = create_maif("agent")
     artifact.add_text("x")
