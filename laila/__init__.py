@@ -27,11 +27,13 @@ from .verbs import Verbs
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from .agents import DistributedAgent
     from .endpoint import Communication
     from .limits import Limits
     from .pools.base import Pool
     from .router import Router
     from .secret import new_secret
+    from .shared import SharedArtifactStore
 
     active_policy: Verbs
     memory: Router
@@ -40,11 +42,13 @@ if TYPE_CHECKING:
     alpha_pool: Pool
 
 __all__ = [
+    "DistributedAgent",
     "Entry",
     "Future",
     "FutureGroup",
     "LailaError",
     "Limits",
+    "SharedArtifactStore",
     "__version__",
     "constant",
     "exists",
@@ -64,7 +68,12 @@ __all__ = [
 ]
 
 
-_LATER = {"Limits": "limits", "new_secret": "secret"}
+_LATER = {
+    "DistributedAgent": "agents",
+    "Limits": "limits",
+    "SharedArtifactStore": "shared",
+    "new_secret": "secret",
+}
 
 
 def __getattr__(name: str) -> Any:

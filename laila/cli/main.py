@@ -42,6 +42,8 @@ COMMANDS = {
     "ls": ("laila.cli.entries", "list the ids in a pool of a node"),
     "volume": ("laila.cli.volume", "find out whether locks on a shared volume exclude"),
     "artifact": ("laila.cli.artifact", "show, verify and trace a signed artifact"),
+    "agents": ("laila.cli.agents", "list the agents of a shared directory, and who of them is alive"),
+    "results": ("laila.cli.agents", "list or print what agents published in a shared directory"),
     "lab": ("laila.lab.cli", "start real nodes, break things, judge (needs laila-kit[lab])"),
     "version": ("laila.cli.version", "print the version"),
 }
