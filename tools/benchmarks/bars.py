@@ -1,9 +1,9 @@
-"""The bars as data, and how they are judged: by the median of the ratio within each repetition."""
+"""What a bar is, and how it is judged: by the median of the ratio within each repetition."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .results import Results
@@ -37,39 +37,17 @@ class Verdict:
         return self.value <= self.bar.bound if self.bar.at_most else self.value >= self.bar.bound
 
 
-def _ahead(metrics: tuple[str, ...], *others: str) -> Iterator[Bar]:
+def ahead(metrics: tuple[str, ...], *others: str) -> Iterator[Bar]:
+    """Bars that ask to be at least as fast as each of the others."""
     for metric in metrics:
         for other in others:
             yield Bar(metric, 1.0, other)
 
 
-SEQUENTIAL = ("seq.get", "seq.put")
-BULK = ("bulk.put", "bulk.get")
-
-BARS: tuple[Bar, ...] = (
-    *(Bar(metric, 0.6, "raw-tls") for metric in SEQUENTIAL),
-    *_ahead(SEQUENTIAL, "redis", "rpyc", "zeromq", "pyro5", "grpc"),
-    *(Bar(metric, 20, "laila-core") for metric in SEQUENTIAL),
-    Bar("pipeline.get", 0.35, "raw-tls"),
-    *_ahead(("pipeline.get",), "zeromq", "rpyc", "grpc", "pyro5"),
-    Bar("pipeline.get", 1.0, "redis", aim=True),
-    Bar("batch.get", 0.35, "raw-tls"),
-    Bar("batch.get", 100, "laila-core"),
-    *(Bar(metric, 0.85, "raw-tls") for metric in BULK),
-    *_ahead(BULK, "redis", "grpc", "rpyc", "pyro5"),
-    *(Bar(f"{metric}.{side}", 1.3, at_most=True) for metric in BULK for side in ("client", "server")),
-    Bar("clients.get", 1.0, "raw-tls"),
-    *_ahead(("clients.get",), "rpyc", "grpc", "pyro5"),
-    Bar("idle.server", 45, at_most=True, subject="laila-node"),
-    Bar("import.ratio", 4, at_most=True),
-    Bar("import.numpy", 0, at_most=True),
-)
-
-
-def judge(results: Results) -> list[Verdict]:
-    """Every bar of which the work and the contenders were asked for."""
+def judge(results: Results, bars: Iterable[Bar]) -> list[Verdict]:
+    """Every one of `bars` of which the work and the contenders were asked for."""
     verdicts = []
-    for bar in BARS:
+    for bar in bars:
         asked = bar.subject in results.contenders and bar.reference in (None, *results.contenders)
         if not asked or bar.metric.partition(".")[0] not in results.works:
             continue

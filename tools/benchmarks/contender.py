@@ -2,19 +2,18 @@
 
 One class per contender, in a module of its own, each tuned as its own manual advises; what was chosen is in
 the module's docstring. `serve` runs in the server process; everything else runs in the client process, in
-the thread that called `connect` (some libraries tie a connection to its thread). What the harness itself
-needs to know of a contender is data here, so that it runs with the standard library alone.
+the thread that called `connect` (some libraries tie a connection to its thread).
 """
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from .facts import Facts
 
 Address = dict[str, Any]
 Announce = Callable[[Address], None]
@@ -24,25 +23,15 @@ SMALL_WORKS = ("seq", "pipeline", "batch")
 ALL_WORKS = (*SMALL_WORKS, "bulk", "clients", "idle")
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Where a contender's class is, its row heading, its environment, and the works it takes part in."""
-
-    module: str
-    name: str
-    title: str
-    encrypted: bool = False
-    environment: str = "peers"
-    works: tuple[str, ...] = ALL_WORKS
-
-
 # by the name on the command line; the order is the order of the table
 CONTENDERS: dict[str, Facts] = {
     "raw-tcp": Facts("raw_tcp", "RawTcp", "raw TCP"),
     "raw-epoll": Facts("raw_tcp", "RawEpoll", "raw TCP, epoll server", works=("clients",)),
     "raw-tls": Facts("raw_tls", "RawTls", "raw TLS 1.3", encrypted=True),
-    "laila": Facts("laila_peer", "Laila", "laila", encrypted=True),
-    "laila-node": Facts("laila_peer", "LailaNode", "laila node", encrypted=True, works=("idle",)),
+    "laila": Facts("laila_peer", "Laila", "laila", encrypted=True, checkout=True),
+    "laila-node": Facts(
+        "laila_peer", "LailaNode", "laila node", encrypted=True, works=("idle",), checkout=True
+    ),
     "laila-core": Facts(
         "laila_core",
         "LailaCore",
@@ -117,6 +106,5 @@ class Contender(ABC):
 
 def load(name: str) -> type[Contender]:
     """The class of a contender, in a process of that contender's environment."""
-    facts = CONTENDERS[name]
-    found: type[Contender] = getattr(importlib.import_module(f"benchmarks.{facts.module}"), facts.name)
+    found: type[Contender] = CONTENDERS[name].load()
     return found

@@ -1,7 +1,7 @@
 """The virtual environments and the redis-server that the run needs, made once under `.build/bench/`.
 
-laila-core has an environment of its own: its import name is `laila` too. The checkout is installed editable
-into the other, beside the peers. redis-server is found on PATH; as root on a Debian-like system it is
+Each group has one, into which the checkout is installed editable, beside its peers. laila-core has another: its
+import name is `laila` too. redis-server is found on PATH; as root on a Debian-like system it is
 fetched with apt, from the package that holds the program and starts no service.
 """
 
@@ -22,6 +22,8 @@ BUILD = CHECKOUT / ".build" / "bench"
 PEERS = ("Pyro5>=5.15", "rpyc>=6.0", "pyzmq>=26", "grpcio>=1.60", "redis>=5.0", "numpy>=1.26", "msgpack>=1.1")
 REQUIREMENTS = {
     "peers": (*PEERS, "cryptography>=44"),
+    "artifacts": ("numpy>=1.26", "msgpack>=1.1", "cryptography>=44"),
+    "locks": ("portalocker>=3", "fasteners>=0.19", "filelock>=3.16", "redis>=5.0", "msgpack>=1.1"),
     "laila-core": ("laila-core==1.0.12", "numpy>=1.26", "msgpack>=1.1"),
 }
 

@@ -16,6 +16,7 @@ class Results:
     contenders: tuple[str, ...]
     values: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what was left out, and why
 
     def add(self, contender: str, repetition: int, numbers: Numbers) -> None:
         """One repetition's numbers."""

@@ -1,0 +1,135 @@
+"""The bench's own logic: what is measured, how it is judged, and what it refuses. Speed itself is not tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.benchmarks import artifact_group, lock_group, peer_group
+from tools.benchmarks.artifact_works import LARGE, damage
+from tools.benchmarks.bars import Bar, judge
+from tools.benchmarks.flock_locks import Bare
+from tools.benchmarks.group import Group, Plan
+from tools.benchmarks.lock_contender import Place
+from tools.benchmarks.lock_driver import alone, contend, shared_counter
+from tools.benchmarks.results import Results
+from tools.benchmarks.table import report
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUPS = (peer_group.GROUP, artifact_group.GROUP, lock_group.GROUP)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`./tools/bench` with this interpreter."""
+    command = [str(ROOT / "tools" / "bench"), *arguments]
+    environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+def plan(tmp_path: Path, *, maif: Path | None = None, quick: bool = False) -> Plan:
+    """Two repetitions."""
+    return Plan(2, 0.1, 0.1, quick, str(tmp_path), None, maif, "free")
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_bars_tables_and_references_name_what_the_group_has(group: Group) -> None:
+    columns = {
+        metric for tables in group.tables.values() for table in tables for metric, _, _ in table.columns
+    }
+    assert set(group.tables) == set(group.works)
+    assert {name for name, _ in group.references} <= set(group.contenders)
+    for bar in group.bars:
+        assert {bar.subject, bar.reference} <= {*group.contenders, None}
+        assert bar.metric.partition(".")[0] in group.works
+        assert bar.metric in columns
+
+
+def test_a_bar_is_judged_by_the_median_of_the_ratios_within_repetitions() -> None:
+    results = Results(("alone",), ("laila", "bare", "filelock"))
+    for repetition, (ours, bare) in enumerate([(10, 100), (40, 100), (30, 100)]):
+        results.add("laila", repetition, {"alone.cycles": ours})
+        results.add("bare", repetition, {"alone.cycles": bare})
+    bars = (
+        Bar("alone.cycles", 0.3, "bare"),
+        Bar("alone.cycles", 0.31, "bare"),
+        Bar("alone.cycles", 0.29, "bare", at_most=True),
+        Bar("alone.cycles", 10, "filelock"),
+        Bar("alone.cycles", 10, "fasteners"),
+        Bar("held1ms.cycles", 0.5, "bare"),
+    )
+    verdicts = judge(results, bars)
+    assert [(v.value, v.low, v.high) for v in verdicts[:3]] == [(0.3, 0.1, 0.4)] * 3
+    assert [v.met for v in verdicts] == [True, False, False, None]  # the last two were not asked for
+    text = report(lock_group.GROUP, results, verdicts)
+    assert "bars: 1 met, 2 missed, 1 not measured" in text
+
+
+def test_fairness_is_one_where_all_did_as_much_and_a_quarter_where_one_did_everything() -> None:
+    assert lock_group.fairness([7, 7, 7, 7]) == 1.0
+    assert lock_group.fairness([0, 0, 9, 0]) == 0.25
+
+
+def test_the_public_library_is_left_out_with_a_remark_where_there_is_no_checkout(tmp_path: Path) -> None:
+    results = Results(("small", "appends"), ("laila", "maif"))
+    steps = list(artifact_group.steps(plan(tmp_path), results))
+    assert {name for _, _, name in steps} == {"laila"}
+    assert "--maif" in results.remarks[0]
+
+
+def test_the_quadratic_appends_of_the_public_library_are_done_once_and_not_in_a_hurry(tmp_path: Path) -> None:
+    results = Results(("small", "appends"), ("maif",))
+    full = list(artifact_group.steps(plan(tmp_path, maif=tmp_path), results))
+    quick = list(artifact_group.steps(plan(tmp_path, maif=tmp_path, quick=True), results))
+    assert [step for step in full if step[1] == ("appends",)] == [(0, ("appends",), "maif")]
+    assert {works for _, works, _ in quick} == {("small",)}
+
+
+def test_a_lock_is_cycled_alone_and_in_turns_and_the_counter_counts(tmp_path: Path) -> None:
+    lock = Bare(Place(tmp_path, None))
+    assert alone(lock, 0.01)["alone.cycles"] > 0
+    with shared_counter(tmp_path) as counter:
+        numbers = contend(lock, 20e-6, 0.0, 0.0, counter)
+        assert numbers == {"cycles": 0, "longest": 0.0}  # the end had come before it began
+        assert int.from_bytes(counter[:8], "little") == 0
+
+
+def test_a_damaged_cache_keeps_its_size_and_times(tmp_path: Path) -> None:
+    file = tmp_path / "cached"
+    with file.open("wb") as out:
+        out.truncate(LARGE)
+    before = file.stat()
+    damage(tmp_path)
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_mode) == (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_mode,
+    )
+    with file.open("rb") as found:
+        found.seek(LARGE // 2)
+        assert found.read(1) == b"\x01"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "'nonsense' is none of peers, artifacts, locks"),
+        (["locks", "--pin", "apart"], "choose the group `peers` alone"),
+        (["locks", "--only", "grpc"], "no contender of --only"),
+        (["artifacts", "--maif", "/nowhere"], "no checkout of the public MAIF"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_words(arguments: list[str], words: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_help_names_groups_contenders_and_works() -> None:
+    done = bench("--help")
+    assert done.returncode == 0
+    for word in ("artifacts", "locks", "peers", "portalocker", "held1ms", "--maif"):
+        assert word in done.stdout
