@@ -42,13 +42,14 @@ def connect(url: str, **options: Any) -> LockService:
     if open_service is None:
         known = ", ".join(f"{s}:" for s in _SCHEMES)
         raise BadConfig(
-            f"no lock service is reached by {url!r}; give a directory, or an address that begins with one of {known}"
+            f"no lock service is reached by an address that begins with {scheme!r}; "
+            f"give a directory, or one that begins with one of {known}"
         )
     try:
         return open_service(url, **options)
     except TypeError as error:
         raise BadConfig(
-            f"the lock service {url!r} cannot be opened with {sorted(options)}: {error}"
+            f"a lock service of kind {scheme or 'flock'} cannot be opened with {sorted(options)}: {error}"
         ) from error
 
 

@@ -180,8 +180,9 @@ class Gateway:
         for turn in range(members + 1):
             member = (first + turn) % members
             share = (until - now()) / max(1, members - turn)
+            client = self._client(member, max(share, 0.01))
             try:
-                found = self._logged_in(self._client(member, max(share, 0.01)), work)
+                found = self._logged_in(client, work)
             except self._failures as error:
                 failure = self.server.failed(error, _reason(error))
                 if _refused(error) or turn == members or now() >= until:

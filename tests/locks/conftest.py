@@ -8,4 +8,4 @@ from tests.pools.conftest import mounts, read_only_view, small_disk
 
 __all__ = ["mounts", "read_only_view", "small_disk"]
 
-pytest.register_assert_rewrite("lock_conformance")
+pytest.register_assert_rewrite("lock_conformance", "served")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +57,7 @@ class TestEtcdLock(LeasedLock):
 
     def test_a_frozen_member_is_passed_over(self, own, server):
         """So is one that does not answer, within the time of one request."""
-        own.signal(19)
+        own.signal(signal.SIGSTOP)
         url = f"etcd://127.0.0.1:{own.port},127.0.0.1:{server.port}?timeout=2&prefix=frozen/"
         with connect(url) as service, service.lock("a").acquire(0) as hold:
             assert not hold.lost

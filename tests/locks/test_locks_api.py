@@ -80,6 +80,13 @@ class TestConnect:
         with pytest.raises(BadConfig, match="colour"):
             connect(str(tmp_path), colour="red")
 
+    @pytest.mark.parametrize("url", ["redis://u:hushhush@h/0", "mysql://u:hushhush@h", "etcd://u:hushhush@h"])
+    def test_a_password_is_not_repeated(self, url: str) -> None:
+        """An address that cannot be used may hold one."""
+        with pytest.raises(BadConfig) as caught:
+            connect(url, colour="red")
+        assert "hushhush" not in str(caught.value)
+
     def test_the_node_is_named_by_the_environment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
