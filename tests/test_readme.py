@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs() -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PRINTED = (
+    "{'step': 1, 'loss': 0.5}\n",
+    "['Content visible to all nodes', 'and a second text']\n{'output': 'done'}\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"), list(zip(PROGRAMS, PRINTED, strict=True)), ids=["peers", "shared"]
+)
+def test_an_example_runs(program: str, printed: str, tmp_path: Path) -> None:
     assert len(program.splitlines()) <= 15
+    home = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ | home
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "{'step': 1, 'loss': 0.5}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
 def test_what_it_links_to_exists() -> None:

@@ -203,6 +203,12 @@ COMMANDS = (
     "remember",
     "forget",
     "ls",
+    "artifact",
+    "artifact verify",
+    "agents",
+    "results",
+    "volume check",
+    "volume show",
     "version",
 )
 
