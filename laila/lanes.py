@@ -69,9 +69,9 @@ class Lanes:
             for follower in free:
                 self._executor.submit(self._run, follower)
 
-    def close(self) -> None:
-        """Take no more calls, wait for those that were taken."""
+    def close(self, timeout: float | None = None) -> None:
+        """Take no more calls, wait for those that were taken; at most `timeout` seconds."""
         with self._idle:
             self._closed = True
-            self._idle.wait_for(lambda: self._running == 0)
-        self._executor.shutdown(wait=True)
+            done = self._idle.wait_for(lambda: self._running == 0, timeout)
+        self._executor.shutdown(wait=done, cancel_futures=not done)

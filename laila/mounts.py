@@ -97,8 +97,8 @@ class Mount:
 
 def mount_of(path: str | os.PathLike[str]) -> Mount:
     """The mount that `path`, or its nearest parent that exists, lies on. Raises StorageError."""
-    where = _existing(Path(path))
     try:
+        where = _existing(Path(path))
         number, table = _mount_number(where), MOUNTINFO.read_bytes().decode("utf-8", "backslashreplace")
     except OSError as error:
         raise StorageError(

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadValue, UnknownService
+from .errors import BadValue, Closed, UnknownService
 from .lanes import Lanes
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 WORKERS = 16
 """Threads for questions that are being answered; more questions wait their turn."""
+
+PATIENCE = 5.0
+"""Seconds that closing waits for answers; one that hangs on a dead volume must not keep a node from stopping."""
 
 Handler = Callable[["Asker", dict[str, Any]], Mapping[str, Any]]
 
@@ -31,6 +34,7 @@ class Services:
         self._handlers: dict[str, Handler] = {}
         self._lock = threading.Lock()
         self._lanes: Lanes | None = None
+        self._closed = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,14 +70,18 @@ class Services:
     def lanes(self) -> Lanes:
         """The threads that answer; started by the first question."""
         with self._lock:
+            if self._closed:
+                raise Closed("this node is closing; it answers no more questions")
             if self._lanes is None:
                 self._lanes = Lanes(WORKERS, f"{self._name}-services")
             return self._lanes
 
     def close(self) -> None:
-        """Take no more questions and wait for those that were taken."""
+        """Take no more questions, and wait for those that were taken, for `PATIENCE` seconds at most."""
+        with self._lock:
+            self._closed = True
         if self._lanes is not None:
-            self._lanes.close()
+            self._lanes.close(PATIENCE)
 
     def _unknown(self, name: str | None) -> UnknownService:
         offered = ", ".join(self.names) or "none"

@@ -132,7 +132,7 @@ class Server:
         def work() -> None:
             try:
                 envelope = pack(dict(handler(asker, question)))
-            except Exception as error:  # it travels to whoever asked
+            except BaseException as error:  # it travels to whoever asked, who would wait for ever
                 self._stats.served(_NAMES[call.op], time.perf_counter() - started, error)
                 ticket.failed(error)
                 return

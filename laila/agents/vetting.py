@@ -197,7 +197,7 @@ def _verified(data: bytes, path: str, full: bool) -> _Known:
     if full:
         Artifact.from_bytes(data, path=path).require()
     else:
-        raise_for(Check(document).accidents() or _not_signed_for(document), path, key)
+        raise_for(Check(document).content() or _not_signed_for(document), path, key)
     assert key is not None  # its signature held
     try:
         version = document.newest()

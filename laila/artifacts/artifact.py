@@ -20,7 +20,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ..errors import ArtifactCorrupt, BadName, BadValue
+from ..errors import ArtifactCorrupt, ArtifactError, BadValue
 from ..transport.identity import Identity
 from . import contents, layout, lineage, provenance
 from .canonical import parse_metadata
@@ -29,7 +29,7 @@ from .contents import Draft
 from .lineage import Version
 from .reading import Document, Reader
 from .sheet import FileSheet
-from .signing import Signer
+from .signing import Signer, check_agent_id
 from .source import READ_UP_TO, Source
 from .trust import TrustSet
 from .writing import Identity as FileIdentity
@@ -68,17 +68,7 @@ class Artifact:
     @classmethod
     def create(cls, agent_id: str) -> Artifact:
         """A new, empty one. Raises: BadName for what cannot be an agent's id (ASCII, 1 to 55 bytes)."""
-        if (
-            not isinstance(agent_id, str)
-            or not agent_id
-            or not agent_id.isascii()
-            or not agent_id.isprintable()
-        ):
-            raise BadName(f"{agent_id!r} cannot be an agent's id: give printable ASCII text")
-        if len(agent_id) > layout.MAX_AGENT_ID:
-            raise BadName(
-                f"{agent_id!r} cannot be an agent's id: at most {layout.MAX_AGENT_ID} bytes fit the file"
-            )
+        check_agent_id(agent_id)
         return cls(FileIdentity(agent_id, uuid.uuid4().bytes, uuid.uuid4().bytes, _now()))
 
     @classmethod
@@ -192,9 +182,10 @@ class Artifact:
 
     @property
     def history(self) -> tuple[Version, ...]:
-        """The versions in its lineage, oldest first."""
+        """The versions in its lineage, oldest first. Raises ArtifactCorrupt when it does not hold together."""
         if self._document is None:
             return ()
+        self._require_checked()
         try:
             return tuple(version for _, version in self._document.versions())
         except ValueError as error:
@@ -205,6 +196,7 @@ class Artifact:
         """Who did what: the signed entries of what was loaded or saved last. Raises ArtifactCorrupt."""
         if self._document is None:
             return []
+        self._require_checked()
         try:
             return provenance.parse(self._document.provenance)
         except ValueError as error:
@@ -215,14 +207,14 @@ class Artifact:
         """Whether something was added since it was loaded or saved."""
         return bool(self._drafts)
 
-    def __len__(self) -> int:
-        """How many items its content list has."""
-        return len(self.get_content_list())
-
     def __repr__(self) -> str:
-        blocks = len(self._drafts) + (0 if self._document is None else len(self._document.blocks))
-        named = f" {self.name!r} version {self.sequence}" if self.name else ""
-        return f"<Artifact of {self.agent_id!r}{named}, {blocks} blocks{', changed' if self._drafts else ''}>"
+        try:
+            version, blocks = self.version, 0 if self._document is None else len(self._document.blocks)
+        except ArtifactError:
+            return f"<Artifact of {self.agent_id!r}, damaged>"
+        named = f" {version.name!r} version {version.sequence}" if version is not None else ""
+        changed = ", changed" if self._drafts else ""
+        return f"<Artifact of {self.agent_id!r}{named}, {blocks + len(self._drafts)} blocks{changed}>"
 
     def _unreadable(self, what: str, error: Exception) -> ArtifactCorrupt:
         return ArtifactCorrupt(
@@ -268,7 +260,8 @@ class Artifact:
         view: Any = data.view(0, data.size)
         draft = Draft(kind, view, metadata, uuid.uuid4().bytes, _now(), data if data.mapped else None)
         contents.check_size(draft)
-        self._drafts.append(draft)
+        with self._lock:
+            self._drafts.append(draft)
         return draft.block_id.hex()
 
     def name_as(self, name: str, *, sequence: int, parent: str = "", fence: int = 0) -> None:
@@ -373,7 +366,7 @@ class Artifact:
         if self._findings is not None:
             self._require_checked()
         else:
-            found = Check(self._document).accidents()
+            found = Check(self._document).content()
             raise_for([finding for finding in found if finding.kind != UNSIGNED], self.path or "", None)
 
     # ---- saving ----
@@ -397,6 +390,8 @@ class Artifact:
         BadValue.
         """
         target = Path(path)
+        if not target.name or "\0" in str(target):
+            raise BadValue(f"{os.fspath(path)!r} names no file; give the path of the .maif file to write")
         signer = self._signer(sign, key)
         with self._lock, FileSheet(target) as sheet:
             writing = self._writing(signer)
@@ -443,20 +438,30 @@ class Artifact:
     def _writing(self, signer: Signer | None) -> Writing | None:
         """What is to be written; None when it is what is there already."""
         old = self._document
-        same = old is not None and old.public_key == (None if signer is None else signer.public_key)
+        same = (
+            old is not None
+            and old.signed == (signer is not None)
+            and old.public_key == (None if signer is None else signer.public_key)
+        )
+        drafts = [*self._drafts]
         version = self._version(signer)
         if old is not None:
             if same:
                 self._require_whole()
             else:
                 self._require_checked()
-            if same and not self._drafts and version is None:
+            if same and not drafts and version is None:
                 return None
-        drafts = [*self._drafts]
         if version is not None:
             drafts.append(Draft(b"META", version.encode(), lineage.METADATA, uuid.uuid4().bytes, _now()))
         return Writing(
-            self._identity, signer, drafts, old, again=old is not None and not same, version=version
+            self._identity,
+            signer,
+            drafts,
+            old,
+            again=old is not None and not same,
+            version=version,
+            asked=self._next,
         )
 
     def _version(self, signer: Signer | None) -> Version | None:
@@ -465,6 +470,15 @@ class Artifact:
             if before is None or not self._drafts:
                 return None
             version = Version(before.name, before.sequence + 1, before.root, before.fence)
+        elif before is not None and (
+            (version.name, version.sequence, version.parent)
+            != (before.name, before.sequence + 1, before.root)
+            or version.fence < before.fence
+        ):
+            raise BadValue(
+                f"version {version.sequence} of {version.name!r} does not follow version {before.sequence} of "
+                f"{before.name!r}, which this artifact is; to go on under another name, copy() it"
+            )
         voucher = "" if signer is None or signer.voucher is None else signer.voucher.hex()
         return replace(version, at=time.time(), voucher=voucher)
 
@@ -478,7 +492,11 @@ class Artifact:
         else:
             root, digest, size = writing.root, writing.digest, writing.size
             self._source, self._parsed = written, None
-            self._drafts, self._next, self._findings = [], None, None
+            written_ids = {draft.block_id for draft in writing.drafts}
+            # What was added while this was being written is for the next time.
+            self._drafts = [draft for draft in self._drafts if draft.block_id not in written_ids]
+            self._next = None if self._next is writing.asked else self._next
+            self._findings = None
         sequence = 0 if version is None else version.sequence
         return Saved(os.fspath(path), root.hex(), digest.hex(), size, sequence)
 

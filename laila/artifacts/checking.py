@@ -62,12 +62,35 @@ class Check:
             overlap.run(jobs, weight=weight)
         return sorted(self._found, key=lambda finding: (finding.offset, finding.where))
 
-    def accidents(self) -> list[Finding]:
-        """Only whether the bytes are those that somebody wrote: the header's signature and the footer's hash."""
+    def content(self) -> list[Finding]:
+        """Only what keeps bad content from being signed over: the header's signature, which covers the Merkle root,
+        every content hash (that the root is theirs is seen when it is continued), the footer, and that the signed end
+        of the provenance is about this root.
+        """
         self._check_header()
         with self._doc.source.trimming():
-            self._check_footer()
+            overlap.run([self._check_footer, self._check_hashes], weight=2 * self._doc.source.size)
+        self._check_end()
         return self._found
+
+    def _check_hashes(self) -> None:
+        doc = self._doc
+        for number, block in enumerate(doc.blocks):
+            if content_hash(doc.data(block), doc.metadata(block)) != block.front.content_hash:
+                self._find("hash", f"block {number}", "does not hold what its hash says", block.data_at)
+
+    def _check_end(self) -> None:
+        doc = self._doc
+        try:
+            last = provenance.last_entry(doc.provenance)
+            good = last["action"] == "finalize" and last["block_hash"] == doc.header.root.hex()
+            good = good and provenance.entry_hash(last) == last["entry_hash"]
+        except ValueError:
+            good, last = False, {}
+        if not good or not self._entry_signed(last["signature"], last["entry_hash"]):
+            self._find(
+                "provenance", "the provenance", "does not end with this version", doc.header.provenance_at
+            )
 
     def _jobs(self) -> tuple[list[Callable[[], object]], int]:
         """The costly ones, the costliest first."""
@@ -96,7 +119,8 @@ class Check:
                 "structure", "the file header", f"has flags {header.flags:#x} instead of {expected:#x}", 8
             )
         did = header.did.rstrip(b"\0")
-        if not did.startswith(layout.DID_PREFIX.encode()) or not did.isascii() or b"\0" in did:
+        words = did.decode("ascii", "replace")
+        if not words.startswith(layout.DID_PREFIX) or not words.isascii() or not words.isprintable():
             self._find("structure", "the file header", "names no agent by did:maif", 60)
         if header.modified < header.created:
             self._find("structure", "the file header", "was modified before it was created", 20)
@@ -105,6 +129,10 @@ class Check:
             self._find(UNSIGNED, "the file", "is not signed: anybody may have written or changed it", 8)
             if field != layout.NO_SIGNATURE:
                 self._find("signature", "the file header", "is unsigned but holds a signature", SIGNED_PART)
+            if doc.security.get("public_key") != "" or doc.security.get("key_algorithm") != "none":
+                self._find(
+                    "signature", "the security section", "names a key in an unsigned file", header.security_at
+                )
             return
         self._check_security()
         raw = layout.raw_signature(field)
@@ -121,9 +149,13 @@ class Check:
             self._find("signature", "the security section", "names no Ed25519 key", at)
         for name in ("key_algorithm", "signature_algorithm"):
             if security.get(name) != "Ed25519":
-                self._find("signature", "the security section", f"has {name} {security.get(name)!r}", at)
+                self._find("signature", "the security section", f"has another {name} than Ed25519", at)
         signer = security.get("signer_id")
-        if type(signer) is not str or security.get("signer_did") != did_of(signer):
+        if (
+            type(signer) is not str
+            or not signer.isprintable()
+            or security.get("signer_did") != did_of(signer)
+        ):
             self._find("signature", "the security section", "names its signer in two ways that disagree", at)
         if type(security.get("signed_at")) is not int:
             self._find("signature", "the security section", "does not say when it was signed", at)
@@ -198,8 +230,7 @@ class Check:
             except ValueError as error:
                 at = block.offset + block.front.size - block.metadata_size
                 self._find("structure", f"block {number}", f"has metadata that cannot be read: {error}", at)
-            if content_hash(doc.data(block), raw) != block.front.content_hash:
-                self._find("hash", f"block {number}", "does not hold what its hash says", block.data_at)
+        self._check_hashes()
 
     def _check_signatures(self, numbers: Sequence[int]) -> None:
         assert self._key is not None
@@ -279,7 +310,8 @@ def distrust(doc: Document, trust: TrustSet | None) -> Finding | None:
     key = doc.public_key
     if key is not None and trust.trusts(key, voucher_of(doc)):
         return None
-    name = "nobody" if key is None else f"{doc.security.get('signer_id')!r} with key {key.hex()[:16]}…"
+    who = str(doc.security.get("signer_id"))[:80]
+    name = "nobody" if key is None else f"{who!r} with key {key.hex()[:16]}…"
     return Finding(
         UNTRUSTED,
         "the file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,9 @@ def _listed(view: memoryview) -> Sequence[Sequence[float]]:
 
 def _rows_of_lists(vectors: Any, array: Any) -> tuple[bytes, int, int]:
     try:
-        rows: Sequence[Any] = [list(row) for row in vectors]
+        rows: Sequence[Any] = [
+            list(row) for row in vectors if not isinstance(row, str | bytes) or _no_row(row)
+        ]
         values = array.array("f", [float(number) for row in rows for number in row])
     except (TypeError, ValueError, OverflowError) as error:
         raise BadValue(
@@ -113,7 +116,13 @@ def _rows_of_lists(vectors: Any, array: Any) -> tuple[bytes, int, int]:
     return _little(values), len(rows), len(rows[0]) if rows else 0
 
 
+def _no_row(row: object) -> bool:
+    raise TypeError(f"{row!r} is no row of numbers")
+
+
 def _little(values: Any) -> bytes:
+    if not all(map(math.isfinite, values)):
+        raise BadValue("embeddings are float32: a number is not finite, or beyond what fits")
     if sys.byteorder == "big":
         values.byteswap()
     raw: bytes = values.tobytes()

@@ -1,7 +1,9 @@
 """The head of a file: what says which version it is, in a few small reads however large the file.
 
 Two equal heads are two files with the same signed header, the same footer hash and the same lineage. A head alone
-proves nothing about content; it tells whether content that was verified before is still the current one.
+proves nothing about content; it tells whether content that was verified before is still the current one. That header
+and lineage belong together is proved by the last two entries of the provenance: the signed one that ends the version
+names the root, and through its hash chain the block.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import struct
 from dataclasses import dataclass
 
 from ..errors import ArtifactCorrupt
-from . import layout, lineage
+from . import layout, lineage, provenance
+from .canonical import content_hash
 from .checking import Finding, raise_for
 from .layout import BLOCK_HEADER, FILE_HEADER, FOOTER, INDEX_ENTRY, SIGNED_PART
 from .lineage import Version
@@ -20,6 +23,8 @@ from .signing import holds
 from .source import regular
 from .trust import TrustSet
 
+_TAIL = 8192
+"""Bytes of the provenance's end in which two entries find room, whatever their agent is called."""
 _MOST = BLOCK_HEADER + lineage.MAX_BYTES + len(lineage.METADATA)
 
 
@@ -36,6 +41,8 @@ class Head:
     version: Version | None
     signer: str | None
     """The key that the file names, hex."""
+    end: bytes = b""
+    """The end of the provenance: its last entries."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Head):
@@ -94,8 +101,26 @@ class Head:
             return True
         front, field, metadata_size, _ = layout.unpack_block(self.meta[:BLOCK_HEADER])
         raw = layout.raw_signature(field)
-        return raw is not None and holds(
-            key, raw, layout.message_front(front, metadata_size) + self.meta[BLOCK_HEADER:]
+        message = layout.message_front(front, metadata_size) + self.meta[BLOCK_HEADER:]
+        return raw is not None and holds(key, raw, message) and self._bound(key, front)
+
+    def _bound(self, key: bytes, front: layout.BlockFront) -> bool:
+        """Whether the lineage block is the last one of the version that the header is about."""
+        try:
+            added, finalized = provenance.last_two(self.end)
+            signature = bytes.fromhex(finalized["signature"])
+            whole = all(provenance.entry_hash(entry) == entry["entry_hash"] for entry in (added, finalized))
+        except ValueError:
+            return False
+        body = self.meta[BLOCK_HEADER : len(self.meta) - len(lineage.METADATA)]
+        return (
+            whole
+            and (added["action"], finalized["action"]) == ("add_metadata_block", "finalize")
+            and finalized["previous_entry_hash"] == added["entry_hash"]
+            and finalized["block_hash"] == self.root
+            and added["block_hash"] == front.content_hash.hex()
+            and content_hash(body, lineage.METADATA) == front.content_hash
+            and holds(key, signature, finalized["entry_hash"].encode())
         )
 
 
@@ -111,6 +136,8 @@ def read_head(path: str | os.PathLike[str]) -> Head:
             descriptor, min(header.index_at - header.security_at, MAX_SECURITY), header.security_at
         )
         end = os.pread(descriptor, INDEX_ENTRY + FOOTER, size - FOOTER - INDEX_ENTRY)
+        tail_at = max(header.provenance_at + 4, header.security_at - _TAIL)
+        tail = os.pread(descriptor, header.security_at - tail_at, tail_at)
         last = end[:INDEX_ENTRY] if header.blocks else b""
         meta = _lineage_block(descriptor, last, header) if last else b""
         key = public_key_of(parse_security(section[4:]))
@@ -119,9 +146,8 @@ def read_head(path: str | os.PathLike[str]) -> Head:
         raise ArtifactCorrupt(f"{name} is damaged: its head cannot be read: {error}", path=name) from error
     finally:
         os.close(descriptor)
-    return Head(
-        front, end[-FOOTER:], meta, name, size, header.root.hex(), version, None if key is None else key.hex()
-    )
+    signer = None if key is None else key.hex()
+    return Head(front, end[-FOOTER:], meta, name, size, header.root.hex(), version, signer, tail)
 
 
 def _lineage_block(descriptor: int, entry: bytes, header: layout.FileHeader) -> bytes:

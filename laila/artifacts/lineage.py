@@ -7,18 +7,20 @@ cannot be passed off under another name. Versions of one file are prefixes of ea
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import BadValue
 from ..names import check_name
-from .canonical import canonical
+from .canonical import canonical, load_json
 
 METADATA = canonical({"type": "laila.lineage"})
 """The block's metadata, by which it is known."""
 SCHEME = 1
 MAX_BYTES = 4096
+_MOST = 1 << 63
+_HASH = re.compile("(?:[0-9a-f]{64})?")
+_VOUCHER = re.compile("(?:[0-9a-f]{128})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,12 @@ class Version:
 
     def __post_init__(self) -> None:
         check_name("artifact", self.name)
-        if self.sequence < 1 or self.fence < 0:
+        for what, number, least in (("sequence", self.sequence, 1), ("fencing token", self.fence, 0)):
+            if type(number) is not int or not least <= number < _MOST:
+                raise BadValue(f"the {what} of {self.name!r} is a whole number from {least}, not {number!r}")
+        if type(self.parent) is not str or not _HASH.fullmatch(self.parent):
             raise BadValue(
-                f"version {self.sequence} of {self.name!r}: sequences begin at 1, fencing tokens at 0"
+                f"the parent of a version of {self.name!r} is a Merkle root, 64 hex digits, or empty"
             )
 
     def encode(self) -> bytes:
@@ -60,10 +65,7 @@ def decode(data: bytes, root: str = "") -> Version:
     """Raises ValueError, saying what is wrong."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"it has {len(data)} bytes; at most {MAX_BYTES} are expected")
-    try:
-        value: Any = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    value = load_json(data)
     if type(value) is not dict or value.get("scheme") != SCHEME:
         raise ValueError(f"it is no lineage of scheme {SCHEME}")
     texts = ("name", "parent", "voucher")
@@ -72,8 +74,8 @@ def decode(data: bytes, root: str = "") -> Version:
         type(value.get(key)) is int for key in numbers
     ):
         raise ValueError("a field is missing or of the wrong type")
-    bytes.fromhex(value["parent"])
-    bytes.fromhex(value["voucher"])
+    if not 0 <= value["at"] < _MOST or not _VOUCHER.fullmatch(value["voucher"]):
+        raise ValueError("its time or its voucher cannot be one")
     return Version(
         value["name"],
         value["sequence"],

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from . import overlap
-from .canonical import canonical
+from .canonical import canonical, load_json
 from .layout import NO_HASH
 from .merkle import MerkleTree
 
@@ -30,6 +30,8 @@ _FIELDS = {
     "chain_position": int,
     "metadata": dict,
 }
+_TEXTS = tuple(name for name, kind in _FIELDS.items() if kind is str)
+_MOST = 1 << 63
 _TAIL = b', {"timestamp": '
 """Begins an entry. Within a text its quotes would be escaped, so it can be looked for without parsing."""
 
@@ -38,22 +40,28 @@ Sign = Callable[[bytes], bytes]
 
 def parse(raw: bytes) -> list[dict[str, Any]]:
     """All entries. Raises ValueError, saying what is wrong."""
-    try:
-        entries = json.loads(raw, parse_constant=_no_number)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    if raw != b"[]" and not (raw.startswith(b"[{") and raw.endswith(b"}]")):
+        raise ValueError("it is no list of entries, or has white space around it")
+    if raw.count(b"{") + raw.count(b"[") > len(raw) // 40 + 16 or raw.count(b",") > len(raw) // 6 + 16:
+        raise ValueError("it holds more values than entries of its size can")
+    entries = load_json(raw)
     if type(entries) is not list or not all(type(entry) is dict for entry in entries):
         raise ValueError("it is no list of entries")
     for position, entry in enumerate(entries):
-        if set(entry) != set(_FIELDS):
+        if entry.keys() != _FIELDS.keys():
             raise ValueError(f"entry {position} has other fields than it must have")
         if wrong := [name for name, kind in _FIELDS.items() if type(entry[name]) is not kind]:
             raise ValueError(f"entry {position}: {wrong[0]} is of the wrong type")
+        "".join(entry[name] for name in _TEXTS).encode()  # half a character is a ValueError, too
+        if not all(-_MOST < entry[name] < _MOST for name in ("timestamp", "chain_position")):
+            raise ValueError(f"entry {position}: a number is beyond what the format has room for")
     return entries
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number of JSON")
+def last_two(raw: bytes) -> list[dict[str, Any]]:
+    """The last two entries of a chain, from the end of its text: at least the two, or all of it. Raises ValueError."""
+    at = raw.rfind(_TAIL, 0, max(raw.rfind(_TAIL), 0))
+    return parse(b"[" + raw[at + 2 :])[-2:] if at >= 0 else parse(raw)[-2:]
 
 
 def last_entry(raw: bytes) -> dict[str, Any]:
@@ -85,6 +93,8 @@ class Chain:
             self._previous, self._position = "", 0
         else:
             last = last_entry(raw)
+            if last["action"] != "finalize":
+                raise ValueError("its last entry is not finalize")
             self._previous, self._position = last["entry_hash"], last["chain_position"] + 1
 
     def finish(self) -> bytes:

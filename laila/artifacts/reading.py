@@ -6,7 +6,6 @@ found by a check. Sizes and counts are believed only after they were held agains
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..errors import ArtifactCorrupt, NotAnArtifact, UnsupportedVersion
 from . import layout, lineage
-from .canonical import MAX_METADATA
+from .canonical import MAX_ALL_METADATA, MAX_METADATA, load_json
 from .layout import BLOCK_HEADER, FILE_HEADER, FOOTER, INDEX_ENTRY, BlockFront, FileHeader, Footer
 from .lineage import Version
 from .merkle import MerkleTree
@@ -72,8 +71,13 @@ class Document:
 
     @property
     def public_key(self) -> bytes | None:
-        """The key that the file names as its signer's; None when it names none."""
-        return public_key_of(self.security)
+        """The key that the file says it was signed by; None when it is not signed, whatever it names."""
+        return public_key_of(self.security) if self.signed else None
+
+    @property
+    def signed(self) -> bool:
+        """Whether it says that it is signed."""
+        return bool(self.header.flags & layout.FILE_SIGNED)
 
     def data(self, block: Block) -> memoryview:
         return self.source.view(block.data_at, block.data_size)
@@ -116,10 +120,7 @@ def public_key_of(security: dict[str, Any]) -> bytes | None:
 
 def parse_security(raw: bytes) -> dict[str, Any]:
     """Raises ValueError."""
-    try:
-        value = json.loads(raw)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    value = load_json(raw)
     if type(value) is not dict:
         raise ValueError("it is no JSON object")
     return value
@@ -156,7 +157,7 @@ class Reader:
         return raw, check_header(raw, self._source.size, self._source.path)
 
     def _blocks(self, header: FileHeader) -> list[Block]:
-        found, at, end = [], FILE_HEADER, header.provenance_at
+        found, at, end, described = [], FILE_HEADER, header.provenance_at, 0
         read, unpack = self._source.read, layout.unpack_block
         for number in range(header.blocks):  # no more than the index has room for, checked above
             if end - at < BLOCK_HEADER:
@@ -171,6 +172,12 @@ class Reader:
                     f"block {number}",
                     at,
                     f"has {metadata_size} bytes of metadata; at most {MAX_METADATA} are read",
+                )
+            if (described := described + metadata_size) > MAX_ALL_METADATA:
+                self._fail(
+                    f"block {number}",
+                    at,
+                    f"makes more metadata than the {MAX_ALL_METADATA} bytes that are read",
                 )
             found.append(Block(at, front, signature, metadata_size, reserved))
             at += front.size

@@ -10,6 +10,7 @@ import contextlib
 import mmap
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,9 @@ from typing import Protocol
 
 from .. import buffers
 from ..codec import Buffer
-from ..errors import StorageError
 from ..mounts import mount_of
 from ..pools.disk import reported, sync_directory
-from .source import Source, trimmed
+from .source import Source, private_map, trimmed
 
 TEMPORARY_SUFFIX = ".tmp"
 _CHUNK = 8 << 20
@@ -78,11 +78,15 @@ class FileSheet:
             self._descriptor = os.open(
                 self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
             )
+            with contextlib.suppress(FileNotFoundError):  # the first version of it
+                os.fchmod(self._descriptor, stat.S_IMODE(self.path.stat().st_mode))
         return self
 
     def may_map(self) -> None:
         """Find out whether this file may be mapped; who writes little need not know."""
-        with contextlib.suppress(StorageError):  # no /proc: then nobody knows, and nothing is mapped
+        with contextlib.suppress(
+            OSError
+        ):  # a StorageError is one: no /proc: then nobody knows, and nothing is mapped
             self.signs_in_place = mount_of(self.path.parent).one_kernel
 
     def __exit__(self, *exc: object) -> None:
@@ -116,9 +120,10 @@ class FileSheet:
             yield self._read_back(at, size)
             return
         begin = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        area = mmap.mmap(
-            self._descriptor, at + size - begin, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=begin
-        )
+        with reported(f"map {self._temporary}"):
+            area = mmap.mmap(
+                self._descriptor, at + size - begin, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=begin
+            )
         view = memoryview(area)[at - begin :]
         try:
             with trimmed(area):
@@ -137,7 +142,8 @@ class FileSheet:
     def source(self, size: int) -> Source:
         """The file, for whoever goes on working with what was written; not by its name, which may be another's soon."""
         if self.signs_in_place:
-            return Source(mmap.mmap(self._descriptor, size, access=mmap.ACCESS_COPY), str(self.path))
+            with reported(f"map {self._temporary}"):
+                return Source(private_map(self._descriptor, size), str(self.path))
         return Source(self._read_back(0, size), str(self.path))
 
     def publish(self, *, durable: bool, before: Callable[[], None] | None) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ..errors import BadValue
+from ..errors import BadName, BadValue
 from ..ids import node_id
 from ..transport.identity import Identity
-from .layout import DID_PREFIX
+from .layout import DID_PREFIX, MAX_AGENT_ID
 
 VOUCHER_SCHEME = b"laila signer, version 1\0"
 """What an authority signs, followed by the 32 raw bytes of the public key."""
@@ -44,7 +44,7 @@ class Signer:
             )
         self._key = key
         self.public_key = key.public_key().public_bytes_raw()
-        self.agent_id = agent_id
+        self.agent_id = None if agent_id is None else check_agent_id(agent_id)
         self.voucher = voucher
 
     @classmethod
@@ -70,6 +70,15 @@ class Signer:
 
     def __repr__(self) -> str:
         return f"Signer({self.public_key.hex()[:16]}…, {'vouched for' if self.voucher else 'no voucher'})"
+
+
+def check_agent_id(agent_id: object) -> str:
+    """The id itself. Raises BadName for what does not fit the file: printable ASCII, 1 to 55 bytes."""
+    if not isinstance(agent_id, str) or not agent_id or not agent_id.isascii() or not agent_id.isprintable():
+        raise BadName(f"{agent_id!r} cannot be an agent's id: give printable ASCII text")
+    if len(agent_id) > MAX_AGENT_ID:
+        raise BadName(f"{agent_id[:80]!r} cannot be an agent's id: at most {MAX_AGENT_ID} bytes fit the file")
+    return agent_id
 
 
 def vouch(secret: str, public_key: bytes) -> bytes:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .. import buffers
 from ..errors import ArtifactCorrupt, NotAnArtifact
+from ..mounts import mount_of
 
 READ_UP_TO = 128 << 20
 JOINED_UP_TO = 64 << 10
@@ -34,7 +37,8 @@ class Source:
     def __init__(self, memory: bytes | bytearray | memoryview | mmap.mmap, path: str = "") -> None:
         self._map = memory if isinstance(memory, mmap.mmap) else None
         self._view = memoryview(memory).cast("B") if not isinstance(memory, mmap.mmap) else memoryview(memory)
-        self._kept = (0, 0)
+        self._patched: set[tuple[int, int, int]] = set()
+        self._guard = threading.Lock()
         self.path = path
         self.size = len(self._view)
 
@@ -46,7 +50,7 @@ class Source:
         try:
             size = regular(descriptor, name)
             if size > read_up_to:
-                return cls(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY), name)
+                return cls(_mapped(descriptor, size, name), name)
             return cls(_read(descriptor, size, name), name)
         finally:
             os.close(descriptor)
@@ -69,14 +73,17 @@ class Source:
         if size <= JOINED_UP_TO or self._view.readonly:
             yield front + self._view[at : at + size]
             return
+        place = (begin // _PAGE * _PAGE, -(-at // _PAGE) * _PAGE, begin)
         before = bytes(self._view[begin:at])
-        self._kept = (begin // _PAGE * _PAGE, -(-at // _PAGE) * _PAGE)
-        self._view[begin:at] = front
+        with self._guard:  # a trim in between would drop the patched page
+            self._patched.add(place)
+            self._view[begin:at] = front
         try:
             yield self._view[begin : at + size]
         finally:
-            self._view[begin:at] = before
-            self._kept = (0, 0)
+            with self._guard:
+                self._view[begin:at] = before
+                self._patched.discard(place)
 
     @contextmanager
     def trimming(self) -> Iterator[None]:
@@ -84,8 +91,42 @@ class Source:
         if self._map is None:
             yield
             return
-        with trimmed(self._map, lambda: self._kept):
+        with trimmed(self._map, self._trim):
             yield
+
+    def _trim(self) -> None:
+        """Give back all pages but the patched ones, which exist nowhere else."""
+        assert self._map is not None
+        with self._guard:
+            at = 0
+            for begin, end, _ in sorted(self._patched):
+                if begin > at:
+                    self._map.madvise(mmap.MADV_DONTNEED, at, begin - at)
+                at = max(at, end)
+            if at < len(self._map):
+                self._map.madvise(mmap.MADV_DONTNEED, at, len(self._map) - at)
+
+
+def _mapped(descriptor: int, size: int, name: str) -> mmap.mmap:
+    """A private map of the file, or of a private copy of it where it comes over a network: a map of that would end the
+    process when the server goes away.
+    """
+    if mount_of(name).one_kernel:
+        return private_map(descriptor, size)
+    with tempfile.TemporaryFile() as copy:
+        done = 0
+        while done < size:
+            count = os.sendfile(copy.fileno(), descriptor, done, min(size - done, 64 << 20))
+            if not count:
+                raise ArtifactCorrupt(f"{name} was shortened while it was read; load it again", path=name)
+            done += count
+        return private_map(copy.fileno(), size)
+
+
+def private_map(descriptor: int, size: int) -> mmap.mmap:
+    """Writable, seen by nobody else; pages that are not written to take no memory, so none is reserved."""
+    flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+    return mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def regular(descriptor: int, name: str) -> int:
@@ -108,31 +149,24 @@ def _read(descriptor: int, size: int, name: str) -> memoryview:
 
 
 @contextmanager
-def trimmed(area: mmap.mmap, kept: object = None) -> Iterator[None]:
-    """Give back the pages of a private map every few milliseconds, but for the range that `kept()` says."""
+def trimmed(area: mmap.mmap, trim: Callable[[], object] | None = None) -> Iterator[None]:
+    """Give back the pages of a private map every few milliseconds: all of them, or as `trim` does."""
     if len(area) < _TRIM_FROM or not hasattr(mmap, "MADV_DONTNEED"):
         yield
         return
-    over = threading.Event()
+    over, give_back = threading.Event(), trim or (lambda: area.madvise(mmap.MADV_DONTNEED))
 
-    def trim() -> None:
+    def work() -> None:
         while not over.wait(TRIM_EVERY):
-            _give_back(area, *(kept() if callable(kept) else (0, 0)))
+            give_back()
 
-    thread = threading.Thread(target=trim, name="laila-artifact-trim", daemon=True)
+    thread = threading.Thread(target=work, name="laila-artifact-trim", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-
-
-def _give_back(area: mmap.mmap, begin: int, end: int) -> None:
-    if begin:
-        area.madvise(mmap.MADV_DONTNEED, 0, begin)
-    if end < len(area):
-        area.madvise(mmap.MADV_DONTNEED, end, len(area) - end)
 
 
 def open_data(data: object) -> Source:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import BadValue
 from ..ids import node_id
+from ..secret import check_secret
 from ..transport.identity import Identity
 from .signing import VOUCHER_SCHEME, Signer, default_identity, holds
 
@@ -28,7 +29,7 @@ class TrustSet:
     `keys`: pinned (64 hex digits, 32 raw bytes, a public key, an Identity). `node_ids`: ids of known nodes, which are
     hashes of their keys: a set, the live mapping `policy.peers`, or a function. `secret`: the cluster's, so that every
     key with its authority's voucher counts. `authority`: the same from the authority's 32-byte public key alone.
-    Raises: BadValue for what is no key.
+    Raises: BadValue for what is no key, WeakSecret.
     """
 
     def __init__(
@@ -43,7 +44,11 @@ class TrustSet:
             raise BadValue("a trust set takes a list of keys; put the one key in brackets")
         self._keys = frozenset(raw_key(key) for key in keys)
         self._node_ids = node_ids
-        self._authority = authority if secret is None else _authority_of(secret)
+        if isinstance(node_ids, str | bytes):
+            raise BadValue("node_ids is a collection of ids; put the one id in brackets")
+        if authority is not None and (type(authority) is not bytes or len(authority) != 32):
+            raise BadValue("the authority is its public key, 32 bytes")
+        self._authority = authority if secret is None else _authority_of(check_secret(secret))
         self._vouched = functools.lru_cache(maxsize=1024)(self._vouches)
 
     @classmethod

@@ -19,7 +19,7 @@ from typing import Any
 from ..codec import Buffer
 from ..errors import ArtifactCorrupt, BadValue
 from . import layout, overlap
-from .canonical import content_hash
+from .canonical import MAX_ALL_METADATA, content_hash
 from .contents import Draft, check_size
 from .layout import BLOCK_HEADER, FILE_HEADER, FOOTER, MESSAGE_FRONT, NO_HASH, BlockFront, FileHeader
 from .lineage import Version
@@ -85,6 +85,8 @@ class Writing:
     version: Version | None = None
     """What the last draft says, if it is a lineage block."""
     plans: list[Plan] = field(default_factory=list)
+    asked: Version | None = None
+    """What the caller asked for by name_as."""
     root: bytes = NO_HASH
     digest: bytes = b""
     size: int = 0
@@ -131,6 +133,11 @@ class Writing:
                 self.plans.append(Plan(draft, at, layout.TYPES[front.kind], True, front.content_hash))
                 at += draft.size
             at = self._new_at
+        described = 0 if self.old is None else sum(block.metadata_size for block in self.old.blocks)
+        if described + sum(len(draft.metadata) for draft in self.drafts) > MAX_ALL_METADATA:
+            raise BadValue(
+                f"more than {MAX_ALL_METADATA} bytes of metadata in one artifact; put it into the data"
+            )
         for draft in self.drafts:
             check_size(draft)
             self.plans.append(Plan(draft, at, layout.TYPES[draft.kind], False))
@@ -237,8 +244,14 @@ class Writing:
             chain = Chain(agent, did_of(agent), sign)
             chain.genesis(self.identity.created, self.identity.file_id, self.identity.creator_id)
         else:
-            raw = resigned(self.old.provenance, sign) if self.again else self.old.provenance
-            chain = Chain(agent, did_of(agent), sign, raw)
+            try:
+                raw = resigned(self.old.provenance, sign) if self.again else self.old.provenance
+                chain = Chain(agent, did_of(agent), sign, raw)
+            except ValueError as error:
+                raise ArtifactCorrupt(
+                    f"{self.old.path or 'the artifact'} must not be used: its provenance cannot be read: {error}",
+                    path=self.old.path,
+                ) from error
         fresh = [plan for plan in self.plans if not plan.kept]
         for plan in fresh:
             draft = plan.draft
@@ -338,5 +351,5 @@ def to_memory(writing: Writing) -> bytes:
 def _room(writing: Writing) -> int:
     """More than provenance, security, index and footer can take."""
     blocks = len(writing.drafts) + (0 if writing.old is None else len(writing.old.blocks))
-    before = 0 if writing.old is None else 2 * len(writing.old.provenance)
+    before = 0 if writing.old is None else 4 * len(writing.old.provenance)
     return before + 4096 * (len(writing.drafts) + 3) + layout.INDEX_ENTRY * blocks + 65536

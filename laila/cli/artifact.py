@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laila.cli.main import Parser
-from laila.cli.output import show, size, table
+from laila.cli.output import plain, show, size, table
 from laila.errors import ArtifactError, BadConfig, BadValue, NotFound, StorageError
 
 if TYPE_CHECKING:
@@ -109,11 +109,17 @@ def _broken(arguments: argparse.Namespace, error: ArtifactError) -> int:
 def _verdict(artifact: Artifact, findings: list[Finding], trust: TrustSet | None) -> str:
     if findings:
         return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
-    who = f"{artifact.signer_id}, key {(artifact.signer or '')[:16]}…"
+    who = f"{plain(artifact.signer_id)}, key {(artifact.signer or '')[:16]}…"
     return f"whole, signed by {who}" + (", trusted" if trust is not None else " (no trust set was given)")
 
 
+def _whole(findings: list[Finding]) -> bool:
+    """Whether what it says of itself can be shown, whoever stands for it."""
+    return not any(finding.kind not in ("unsigned", "untrusted") for finding in findings)
+
+
 def _facts(artifact: Artifact, findings: list[Finding]) -> dict[str, Any]:
+    version = artifact.version if _whole(findings) else None
     return {
         "file": artifact.path,
         "good": not findings,
@@ -123,8 +129,8 @@ def _facts(artifact: Artifact, findings: list[Finding]) -> dict[str, Any]:
         "agent_id": artifact.agent_id,
         "signer_id": artifact.signer_id,
         "signer": artifact.signer,
-        "name": artifact.name,
-        "sequence": artifact.sequence,
+        "name": None if version is None else version.name,
+        "sequence": 0 if version is None else version.sequence,
         "root": artifact.root,
         "digest": artifact.digest,
         "created": artifact.created,
@@ -134,7 +140,7 @@ def _facts(artifact: Artifact, findings: list[Finding]) -> dict[str, Any]:
 
 def _findings(findings: list[Finding]) -> None:
     for finding in findings[:50]:
-        print(f"  {finding}")
+        print(f"  {plain(finding)}")
     if len(findings) > 50:
         print(f"  and {len(findings) - 50} more")
 
@@ -152,20 +158,20 @@ def _verify(
 def _show(
     arguments: argparse.Namespace, artifact: Artifact, findings: list[Finding], trust: TrustSet | None
 ) -> None:
-    whole = not any(finding.kind not in ("unsigned", "untrusted") for finding in findings)
+    whole = _whole(findings)
     items = [_row(item) for item in artifact.get_content_list()] if whole else []
     if arguments.json:
         show({**_facts(artifact, findings), "items": items})
         return
-    named = f", {artifact.name!r} version {artifact.sequence}" if artifact.name else ""
-    print(f"{arguments.file}: artifact of {artifact.agent_id}{named}")
-    print(f"{_verdict(artifact, findings, trust)}; saved {_when(artifact.modified)}")
+    named = f", {artifact.name!r} version {artifact.sequence}" if whole and artifact.name else ""
+    print(f"{arguments.file}: artifact of {plain(artifact.agent_id)}{named}")
+    print(f"{_verdict(artifact, findings, trust)}; saved {_when(int(artifact.modified * 1e6))}")
     _findings(findings)
     if not whole:
         print("its content is not shown, because it does not hold together")
         return
     rows = [
-        [str(item["index"]), item["type"], size(item["bytes"]), item["title"], item["preview"]]
+        [str(item["index"]), item["type"], size(item["bytes"]), plain(item["title"]), plain(item["preview"])]
         for item in items
     ]
     print(table(["#", "type", "size", "title", "content"], rows) if rows else "no items")
@@ -176,7 +182,7 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
     text = item["text"]
     preview = " ".join(text.split())[:60]
     count = (
-        len(text.encode())
+        len(text.encode("utf-8", "replace"))
         if text
         else memoryview(content).nbytes
         if isinstance(content, bytes | memoryview)
@@ -189,7 +195,8 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
 def _log(
     arguments: argparse.Namespace, artifact: Artifact, findings: list[Finding], trust: TrustSet | None
 ) -> None:
-    entries, versions = artifact.provenance, artifact.history
+    whole = _whole(findings)
+    entries, versions = (artifact.provenance, artifact.history) if whole else ([], ())
     if arguments.json:
         kept = [
             {key: getattr(version, key) for key in ("name", "sequence", "parent", "root", "fence", "at")}
@@ -199,21 +206,36 @@ def _log(
         return
     print(f"{arguments.file}: {_verdict(artifact, findings, trust)}")
     _findings(findings)
+    if not whole:
+        print("its history is not shown, because it does not hold together")
+        return
     rows = [
-        [_when(entry["timestamp"] / 1e6), entry["agent_id"], entry["action"], entry["block_hash"][:16]]
+        [
+            _when(entry["timestamp"]),
+            plain(entry["agent_id"]),
+            plain(entry["action"]),
+            plain(entry["block_hash"][:16]),
+        ]
         for entry in entries
     ]
     print(table(["when", "who", "what", "hash"], rows))
     if versions:
         lines = [
-            [str(v.sequence), v.name, _when(v.at), str(v.fence), v.root[:16], v.parent[:16] or "-"]
+            [
+                str(v.sequence),
+                plain(v.name),
+                _when(int(v.at * 1e6)),
+                str(v.fence),
+                v.root[:16],
+                v.parent[:16] or "-",
+            ]
             for v in versions
         ]
         print("\n" + table(["version", "name", "when", "fence", "root", "parent"], lines))
 
 
-def _when(seconds: float) -> str:
+def _when(microseconds: int) -> str:
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(microseconds // 1_000_000))
     except (OverflowError, ValueError, OSError):
-        return f"{seconds:.0f} s"
+        return f"{microseconds} µs"

@@ -22,7 +22,17 @@ def fail(error: LailaError, *, code: int, as_json: bool) -> int:
 
 def show(value: Any) -> None:
     """Print one JSON value on stdout."""
-    print(json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # half a character, or a terminal that knows fewer
+        text = json.dumps(value, default=str)
+    print(text)
+
+
+def plain(text: object) -> str:
+    """What somebody else wrote, so that it can do nothing to a terminal: what is not printable as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -31,6 +31,7 @@ from ..errors import (
     BadValue,
     LailaError,
     LockLost,
+    RolledBack,
     StorageError,
 )
 from .fingerprint import Fingerprint
@@ -153,6 +154,7 @@ class Publishing:
             artifact = Artifact.load(path, trust=self._trust)
         version = artifact.version
         if version is not None and version.name == name and version.sequence > base.sequence:
+            _require_descent(artifact, base)
             hold.check()
             self._seen.note(name, Mark(version.sequence, version.root))
             return
@@ -289,6 +291,20 @@ def _followed(name: str, artifact: Artifact, base: Base) -> Base:
             "by now: load it again and add to that, or use edit()"
         )
     return base
+
+
+def _require_descent(artifact: Artifact, base: Base) -> None:
+    """A program that continues the lineage by itself must have begun from the base, all of it. Raises RolledBack."""
+    history = artifact.history
+    first = history[0]
+    known = any((version.sequence, version.root) == (base.sequence, base.root) for version in history)
+    follows = first.sequence == base.sequence + 1 and first.parent == base.root
+    if base.sequence and not (known or follows):
+        raise RolledBack(
+            f"what was put at {artifact.path} says that it is version {artifact.sequence} of {first.name!r}, but does "
+            f"not come from version {base.sequence}, which was there: load that and add to it",
+            path=artifact.path or "",
+        )
 
 
 def _fingerprint(path: Path) -> Fingerprint | None:

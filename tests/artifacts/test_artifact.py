@@ -123,7 +123,26 @@ def test_the_head_agrees_with_the_whole(tmp_path: Path, me: Identity, stranger: 
     assert read_head(path).sequence == 4
 
 
-def test_the_lineage_must_follow(me: Identity) -> None:
+def test_only_a_version_that_follows_is_written(me: Identity) -> None:
+    for name, sequence, parent, fence in (
+        ("a", 3, None, 2),
+        ("b", 2, None, 2),
+        ("a", 2, "cd" * 32, 2),
+        ("a", 2, None, 1),
+    ):
+        artifact = create_maif("agent")
+        artifact.name_as("a", sequence=1, fence=2)
+        artifact.to_bytes(key=me)
+        artifact.name_as(
+            name, sequence=sequence, parent=artifact.root if parent is None else parent, fence=fence
+        )
+        with pytest.raises(BadValue, match="does not follow"):
+            artifact.to_bytes(key=me)
+
+
+def test_the_lineage_must_follow(me: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Artifact, "_version", lambda artifact, signer: artifact._next)
+
     def history(*versions: tuple[str, int, str | None]) -> list[str]:
         artifact = create_maif("agent")
         for name, sequence, parent in versions:
