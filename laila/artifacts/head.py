@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..errors import ArtifactCorrupt
 from . import layout, lineage, provenance
@@ -18,13 +19,13 @@ from .canonical import content_hash
 from .checking import Finding, raise_for
 from .layout import BLOCK_HEADER, FILE_HEADER, FOOTER, INDEX_ENTRY, SIGNED_PART
 from .lineage import Version
-from .reading import MAX_SECURITY, check_header, parse_security, public_key_of
+from .reading import MAX_PROVENANCE, MAX_SECURITY, check_header, parse_security, public_key_of
 from .signing import holds
 from .source import regular
 from .trust import TrustSet
 
-_TAIL = 8192
-"""Bytes of the provenance's end in which two entries find room, whatever their agent is called."""
+_TAIL = 4096
+"""Bytes of the provenance's end that are read first; some five entries."""
 _MOST = BLOCK_HEADER + lineage.MAX_BYTES + len(lineage.METADATA)
 
 
@@ -107,20 +108,28 @@ class Head:
     def _bound(self, key: bytes, front: layout.BlockFront) -> bool:
         """Whether the lineage block is the last one of the version that the header is about."""
         try:
-            added, finalized = provenance.last_two(self.end)
-            signature = bytes.fromhex(finalized["signature"])
-            whole = all(provenance.entry_hash(entry) == entry["entry_hash"] for entry in (added, finalized))
+            *before, last = provenance.last_entries(self.end)
+            whole = all(provenance.entry_hash(entry) == entry["entry_hash"] for entry in (*before, last))
+            signature = bytes.fromhex(last["signature"])
         except ValueError:
             return False
+        linked = all(b["previous_entry_hash"] == a["entry_hash"] for a, b in pairwise((*before, last)))
+        ends = [
+            entry
+            for entry in (*before, last)
+            if entry["action"] != "finalize" or entry["block_hash"] != self.root
+        ]
         body = self.meta[BLOCK_HEADER : len(self.meta) - len(lineage.METADATA)]
         return (
             whole
-            and (added["action"], finalized["action"]) == ("add_metadata_block", "finalize")
-            and finalized["previous_entry_hash"] == added["entry_hash"]
-            and finalized["block_hash"] == self.root
-            and added["block_hash"] == front.content_hash.hex()
+            and linked
+            and last["action"] == "finalize"
+            and last["block_hash"] == self.root
+            and bool(ends)
+            and (ends[-1]["action"], ends[-1]["block_hash"])
+            == ("add_metadata_block", front.content_hash.hex())
             and content_hash(body, lineage.METADATA) == front.content_hash
-            and holds(key, signature, finalized["entry_hash"].encode())
+            and holds(key, signature, last["entry_hash"].encode())
         )
 
 
@@ -136,8 +145,7 @@ def read_head(path: str | os.PathLike[str]) -> Head:
             descriptor, min(header.index_at - header.security_at, MAX_SECURITY), header.security_at
         )
         end = os.pread(descriptor, INDEX_ENTRY + FOOTER, size - FOOTER - INDEX_ENTRY)
-        tail_at = max(header.provenance_at + 4, header.security_at - _TAIL)
-        tail = os.pread(descriptor, header.security_at - tail_at, tail_at)
+        tail = _end_of_provenance(descriptor, header)
         last = end[:INDEX_ENTRY] if header.blocks else b""
         meta = _lineage_block(descriptor, last, header) if last else b""
         key = public_key_of(parse_security(section[4:]))
@@ -148,6 +156,17 @@ def read_head(path: str | os.PathLike[str]) -> Head:
         os.close(descriptor)
     signer = None if key is None else key.hex()
     return Head(front, end[-FOOTER:], meta, name, size, header.root.hex(), version, signer, tail)
+
+
+def _end_of_provenance(descriptor: int, header: layout.FileHeader) -> bytes:
+    """So much of it that the entry of the last block is there; a file that was signed again has more ends after it."""
+    begin, end, size = header.provenance_at + 4, header.security_at, _TAIL
+    while True:
+        at = max(begin, end - size)
+        tail = os.pread(descriptor, end - at, at)
+        if at == begin or tail.count(b'"action": "add_') > 1 or size > MAX_PROVENANCE:
+            return tail
+        size *= 4
 
 
 def _lineage_block(descriptor: int, entry: bytes, header: layout.FileHeader) -> bytes:

@@ -58,10 +58,10 @@ def parse(raw: bytes) -> list[dict[str, Any]]:
     return entries
 
 
-def last_two(raw: bytes) -> list[dict[str, Any]]:
-    """The last two entries of a chain, from the end of its text: at least the two, or all of it. Raises ValueError."""
-    at = raw.rfind(_TAIL, 0, max(raw.rfind(_TAIL), 0))
-    return parse(b"[" + raw[at + 2 :])[-2:] if at >= 0 else parse(raw)[-2:]
+def last_entries(end: bytes) -> list[dict[str, Any]]:
+    """The whole entries in the end of a chain's text. Raises ValueError."""
+    at = end.find(_TAIL)
+    return parse(end) if end.startswith(b"[") or at < 0 else parse(b"[" + end[at + 2 :])
 
 
 def last_entry(raw: bytes) -> dict[str, Any]:

@@ -103,6 +103,19 @@ def test_another_key_signs_everything_and_the_lineage_goes_on(
     assert (loaded.name, loaded.sequence, loaded.fence) == ("doc", 2, 5)
 
 
+def test_a_file_that_was_signed_again_has_a_head(tmp_path: Path, me: Identity, stranger: Identity) -> None:
+    path = tmp_path / "a.maif"
+    artifact = create_maif("agent")
+    artifact.add_text("one")
+    artifact.name_as("doc", sequence=1)
+    artifact.save(path, key=me)
+    for _ in range(20):
+        for key in (stranger, me):
+            load_maif(path).save(path, key=key)
+            read_head(path).require(TrustSet([key]))
+            assert load_maif(path).verify(TrustSet([key]))
+
+
 def test_the_head_agrees_with_the_whole(tmp_path: Path, me: Identity, stranger: Identity) -> None:
     path = tmp_path / "a.maif"
     artifact = create_maif("agent")
