@@ -21,6 +21,8 @@ EXAMPLES = """\
 examples:
   laila lab check replicated                      three nodes peer, work, lose one, recover: verdict, report
   laila lab check replicated --driver process     the same with plain processes
+  laila lab check shared-volume                   three nodes on one volume: locks, artifacts, agents, damage
+  laila lab check shared-volume --volume glusterfs  the same on a network volume, across three containers
   laila lab check mine.toml --keep                your own topology; the nodes stay afterwards
   laila lab up && laila lab status                a lab that stays
   laila lab exec node1 -- laila peers             a command beside a node
@@ -66,6 +68,7 @@ def add_parser(commands: Any) -> None:
     gc.add_argument("--all", action="store_true", dest="everything", help="also labs that were meant to stay")
     _json(gc)
     _add_client(subs)
+    _add_worker(subs)
 
 
 _EXAMPLES = {
@@ -75,6 +78,7 @@ _EXAMPLES = {
     "logs": "  laila lab logs node1\n  laila lab logs node1 --json",
     "exec": "  laila lab exec node1 -- laila peers\n  laila lab exec --json node1 -- laila health",
     "gc": "  laila lab gc\n  laila lab gc --all --json",
+    "worker": '  echo \'{"op": "space"}\' | laila lab worker --volume /mnt/shared',
     "client": '  echo \'{"op": "peers"}\' | laila lab client',
 }
 
@@ -123,6 +127,12 @@ def _topology(parser: Any) -> None:
         help="replicated, shared-volume, or a .toml file",
     )
     parser.add_argument("--driver", default="auto", metavar="DRIVER", help="auto (default), docker, process")
+    parser.add_argument(
+        "--volume",
+        metavar="KIND",
+        help="what the nodes of shared-volume share: docker (default, one file system of this machine), glusterfs, "
+        "glusterfs-default, sshfs, s3fs",
+    )
     parser.add_argument("--nodes", type=int, metavar="N", help="how many (default: 3)")
     parser.add_argument(
         "--image", metavar="NAME", help="the node image for containers (default: laila-node:dev)"
@@ -146,6 +156,16 @@ def _add_client(subs: Any) -> None:
     client.add_argument(
         "--wait", type=float, default=0.0, metavar="SECONDS", help="for a node that is starting"
     )
+
+
+def _add_worker(subs: Any) -> None:
+    worker = _add(
+        subs,
+        "worker",
+        _worker,
+        "work on a shared volume beside a node: JSON lines in, JSON lines out (see docs/lab.md)",
+    )
+    worker.add_argument("--volume", required=True, metavar="DIR", help="the volume, as this node sees it")
 
 
 def _near(variable: str, otherwise: str) -> str:
@@ -208,6 +228,10 @@ def _wanted(options: argparse.Namespace) -> Any:
     from laila.lab import topology
 
     wanted = topology.load(options.topology, options.nodes)
+    if options.volume:
+        if options.topology != "shared-volume":
+            raise BadConfig("--volume goes with shared-volume; a .toml file describes its own volumes")
+        wanted = topology.shared_volume(len(wanted.nodes), options.volume)
     return dataclasses.replace(wanted, image=options.image) if options.image else wanted
 
 
@@ -217,6 +241,7 @@ def _words(wanted: Any, choice: Any) -> str:
 
 def _command(options: argparse.Namespace, driver: str, seed: int) -> str:
     words = ["laila", "lab", "check", options.topology, "--driver", driver]
+    words += ["--volume", options.volume] if options.volume else []
     words += ["--nodes", str(options.nodes)] if options.nodes is not None else []
     words += ["--image", options.image] if options.image else []
     return shlex.join([*words, "--seed", str(seed)])
@@ -338,3 +363,9 @@ def _client(options: argparse.Namespace) -> int:
     from laila.lab import client
 
     return client.run(options.connect, options.secret_file, options.status, wait=options.wait)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from laila.lab.worker import program
+
+    return program.run(options.volume)

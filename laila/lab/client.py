@@ -8,6 +8,7 @@ The protocol is described in docs/lab.md.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -179,7 +180,13 @@ def describe(error: BaseException) -> dict[str, Any]:
         "message": str(error) or type(error).__name__,
         "executed": getattr(error, "executed", None),
         "retryable": bool(getattr(error, "retryable", False)),
+        "reason": getattr(error, "reason", None) or _system_word(error),
     }
+
+
+def _system_word(error: BaseException) -> str | None:
+    number = error.errno if isinstance(error, OSError) else None
+    return None if number is None else errno.errorcode.get(number)
 
 
 def serve(link: NodeLink, lines: IO[str], out: IO[str]) -> None:

@@ -2,8 +2,9 @@
 the report.
 
 `t` (and for operations `end`) are seconds since the run began, by the controller's monotonic clock; no
-node's clock is used. `what` is `op` for an operation of a client, else the kind of event: step, up, link,
-lost, kill, refused, note.
+node's clock is used, but where it is shown to be the same one. `what` is `op` for an operation of a client; `hold`,
+`write`, `read`, `addition`, `listing` for what the judges of a shared volume judge (`laila.lab.checkers`), with
+moments as [earliest, latest]; else the kind of event: step, up, link, lost, kill, refused, note.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from laila.lab.remote import Outcome
 
 KEPT_OPS = 20_000
-"""Operations kept in memory for the report; the file has all of them."""
+"""Operations kept in memory for the report, and records of each kind; the file has all of them."""
 
 
 class History:
@@ -30,6 +31,8 @@ class History:
         self.events: list[dict[str, Any]] = []
         self.ops: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
+        self.records: dict[str, list[dict[str, Any]]] = {}
+        """What was kept for judges, by its kind."""
         self._file = path.open("w", encoding="utf-8")
         self._lock = threading.Lock()
 
@@ -62,6 +65,11 @@ class History:
             record |= {"message": outcome.message, "executed": outcome.executed}
         self.counts[f"{phase} {op} {outcome.error or 'ok'}"] += 1
         self._write(record, self.ops if len(self.ops) < KEPT_OPS else None)
+
+    def keep(self, what: str, record: dict[str, Any], *, phase: str) -> None:
+        """Something that a judge judges. Its times are seconds since the run began."""
+        kept = self.records.setdefault(what, [])
+        self._write({"what": what, "phase": phase, **record}, kept if len(kept) < KEPT_OPS else None)
 
     def _write(self, record: dict[str, Any], kept: list[dict[str, Any]] | None) -> None:
         line = json.dumps(record, separators=(",", ":"), default=str)

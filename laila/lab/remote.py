@@ -39,6 +39,10 @@ class Outcome:
     error: str = ""
     message: str = ""
     executed: str | None = None
+    clock: tuple[float, ...] = ()
+    """When the program beside the node worked on it, by the node's monotonic clock; not every program tells."""
+    reason: str = ""
+    """The system's word, such as ENOSPC, where the error has one."""
 
     @property
     def ok(self) -> bool:
@@ -95,9 +99,9 @@ class RemoteClient:
                 self._waiting.pop(number, None)
             late = f"no answer to {op} for {timeout + MARGIN:g} s, though it was bounded by {timeout:g} s"
             return Outcome(started, time.monotonic(), error="NoAnswer", message=late)
-        ended = time.monotonic()
+        ended, clock = time.monotonic(), tuple(answer.get("clock") or ())
         if answer.get("ok"):
-            return Outcome(started, ended, result=dict(answer.get("result") or {}))
+            return Outcome(started, ended, result=dict(answer.get("result") or {}), clock=clock)
         error = answer.get("error") or {}
         return Outcome(
             started,
@@ -105,6 +109,8 @@ class RemoteClient:
             error=str(error.get("code", "BadAnswer")),
             message=str(error.get("message", "")),
             executed=error.get("executed"),
+            clock=clock,
+            reason=str(error.get("reason") or ""),
         )
 
     def must(self, op: str, *, timeout: float = 10.0, **words: Any) -> dict[str, Any]:

@@ -13,10 +13,13 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
+from laila.lab import volume_page
 from laila.lab.history import History
 from laila.lab.result import Result, Verdict
 
 BINS = 240
+WORK = frozenset({"memorize", "remember", "forget", "exists", *volume_page.WORK})
+"""Operations that are drawn: those on a node's memory, and those on a shared volume."""
 MEANING: Mapping[str, str] = {
     "prepare": "The lab could not make what nodes need, so nothing was tried. The reason is the engine's or "
     "the system's.",
@@ -34,6 +37,19 @@ MEANING: Mapping[str, str] = {
     "PeerLost and never with a wrong value or not at all, and the links must come back without "
     "help.",
     "durable": "A write into a durable pool that was acknowledged is a promise: it must survive kill -9.",
+    "volume": "Files can only be shared where locks exclude and what was written is seen. An UNSAFE volume is no "
+    "fault of the nodes: use another volume, or a lock service beside it, as the reason says.",
+    "exclusion": "Two holders of one lock at the same time overwrite each other's work. Every picture of an overlap "
+    "below is from the holders' own times.",
+    "passing": "A lock whose holder died must come free by itself, and soon; and whoever gets it must have a greater "
+    "fencing token, so that a late write of the dead one can be told.",
+    "registrations": "A registration that was acknowledged is a promise: every node must list it.",
+    "fresh": "What was acknowledged before a load began must be seen by it, through a cache too; and what one reader "
+    "has seen, no later one may miss.",
+    "writers": "A writer may die at any instruction. Readers must find the old version or the new one, whole.",
+    "full": "A volume that is full must say so, and keep the old version; when there is room again, work goes on.",
+    "read-only": "Who may only read must be able to read, what is new too, and to change nothing.",
+    "damage": "Bytes that were changed, signed by a stranger or put back from an older version must never be served.",
     "inside": "A node goes on after an error that it did not expect, but may have dropped something. Its log has "
     "the whole story.",
     "remove": "A run must leave nothing behind. `laila lab gc` removes what is still there.",
@@ -43,7 +59,8 @@ MEANING: Mapping[str, str] = {
 def render(result: Result, history: History, environment: Mapping[str, Any]) -> str:
     """The page."""
     page = resources.files("laila.lab").joinpath("report.html").read_text(encoding="utf-8")
-    data = page_data(result, history.events, history.ops, environment)
+    data = page_data(result, history.events, [*history.ops, *volume_page.done(history)], environment)
+    data["shared"] = volume_page.data(result.facts, history)
     fills = {
         "@@TITLE@@": html.escape(f"{result.verdict.value}: laila lab check {result.topology}"),
         "@@VERDICT@@": result.verdict.value,
@@ -144,9 +161,10 @@ def work(node: str, ops: Iterable[dict[str, Any]], end: float) -> dict[str, list
     """
     good, bad = [0] * BINS, [0] * BINS
     for op in ops:
-        if op["at"] == node and op["op"] in ("memorize", "remember", "forget", "exists"):
+        if op["at"] == node and op["op"] in WORK:
             place = min(BINS - 1, int(op["end"] / end * BINS)) if end else 0
             fine = op["outcome"] == "ok" or (op["outcome"] == "EntryNotFound" and op["phase"] == "memory")
+            fine = fine or op["phase"] in volume_page.REFUSES
             (good if fine else bad)[place] += 1
     return {"good": good, "bad": bad}
 
@@ -177,4 +195,4 @@ def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict
         known, lost = result.facts["acknowledged"], result.facts.get("lost", 0)
         text = f"of {known:,} acknowledged writes lost" if lost else "acknowledged writes, none lost"
         found.append({"number": f"{lost or known:,}", "text": text, "bad": bool(lost)})
-    return found
+    return found + volume_page.tiles(result.facts)

@@ -3,7 +3,7 @@ was made goes.
 
 Ctrl-C, SIGTERM and SIGHUP end the steps, not the cleaning up. A step's CheckFailed makes the verdict
 failed; any other error makes it unknown, because nothing was shown. After a vital step everything else is
-skipped.
+skipped. A step that cannot be done on this machine is skipped with its reason; in CI that makes it unknown.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 from laila.errors import LailaError
 from laila.lab import drivers, registry
-from laila.lab.checks import MAIN_JOB, CheckFailed, Effort, Stage, Step
+from laila.lab.checks import CannotHere, CheckFailed, Effort, Stage, Step, effort, job, outfit
 from laila.lab.drivers import Choice
 from laila.lab.drivers.base import Driver
 from laila.lab.folder import Folder, environment
@@ -36,7 +36,6 @@ PREPARE = Step("prepare", "make network, volumes, secrets", lambda stage: "")
 REMOVE = Step("remove", "remove what was made", lambda stage: "")
 
 
-EFFORT = Effort()
 SHOWN = 8
 """Lines of evidence that the progress shows; the report has them all."""
 
@@ -55,8 +54,10 @@ class Order:
     command: str
     out: str = "lab-runs"
     keep: bool = False
-    effort: Effort = EFFORT
-    steps: tuple[Step, ...] = MAIN_JOB
+    effort: Effort | None = None
+    """None given: what is usual for this topology."""
+    steps: tuple[Step, ...] = ()
+    """None given: all that is checked of this topology."""
 
 
 @contextmanager
@@ -106,6 +107,8 @@ def register(topology: Topology, choice: Choice, mode: str) -> registry.Run:
 
 def check(order: Order, progress: Progress) -> tuple[Result, Folder]:
     """Run the steps and judge. Never leaves anything running unless `keep` asks for it."""
+    wanted = outfit(order.topology)
+    order = replace(order, topology=wanted, steps=order.steps or job(wanted))
     run = register(order.topology, order.choice, "check")
     try:
         folder = Folder.make(order.out, run.run_id)
@@ -136,7 +139,9 @@ class _Work:
             progress,
             folder,
         )
-        self.stage = Stage(driver, history, progress, seed=order.seed, effort=order.effort)
+        self.stage = Stage(
+            driver, history, progress, seed=order.seed, effort=order.effort or effort(order.topology)
+        )
         self.results: list[StepResult] = []
         self.started = time.time()
         self.left: Sequence[str] = ()
@@ -182,6 +187,9 @@ class _Work:
             detail = step.run(self.stage)
         except CheckFailed as failure:
             self._record(step, "failed", str(failure), began, failure.evidence)
+        except CannotHere as hindrance:
+            self._record(step, "skipped", str(hindrance), began, excused=not os.environ.get("CI"))
+            return True
         except Exception as error:  # whatever it was, nothing was shown, and cleaning up must go on
             own = isinstance(error, LailaError)
             evidence = () if own else tuple(traceback.format_exception(error)[-4:])
@@ -197,10 +205,19 @@ class _Work:
         return not vital
 
     def _record(
-        self, step: Step, state: str, detail: str, began: float, evidence: Sequence[str] = ()
+        self,
+        step: Step,
+        state: str,
+        detail: str,
+        began: float,
+        evidence: Sequence[str] = (),
+        *,
+        excused: bool = False,
     ) -> None:
         seconds = self.history.now() - began
-        self.results.append(StepResult(step.key, step.title, state, detail, began, seconds, tuple(evidence)))
+        self.results.append(
+            StepResult(step.key, step.title, state, detail, began, seconds, tuple(evidence), excused)
+        )
         self.progress.end(step.key, state, detail)
         if state in ("failed", "error"):
             self.history.event("note", f"{step.title}: {detail}")

@@ -21,6 +21,11 @@ from laila.errors import BadConfig
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _POOL_KINDS = ("memory", "filesystem", "sqlite")
+PLAIN = "docker"
+"""The kind of a volume that a driver makes by itself: one file system of one machine."""
+NETWORK_KINDS = ("glusterfs", "glusterfs-default", "sshfs", "s3fs")
+"""Volumes that the nodes serve and mount themselves, each by its own client: docs/lab.md says what each is."""
+VOLUME_KINDS = (PLAIN, *NETWORK_KINDS)
 MAX_NODES = 32
 """More than this on one machine measures the machine."""
 
@@ -67,11 +72,25 @@ class VolumeSpec:
     at: str
     nodes: tuple[str, ...] = ()
     """Who mounts it; empty means every node."""
+    kind: str = PLAIN
+    size_mib: int = 0
+    """What fits on it, where the driver can see to that; 0 means no limit."""
+    read_only_of: str = ""
+    """No volume of its own, but the one of that name once more, where nobody may write."""
 
     def __post_init__(self) -> None:
         _check_name("volume", self.name)
+        if self.size_mib < 0 or (self.size_mib and (self.networked or self.read_only_of)):
+            raise BadConfig(f"volume {self.name!r}: only a {PLAIN} volume has a size, of 1 MiB or more")
         if not self.at.startswith("/"):
             raise BadConfig(f"volume {self.name!r}: `at` must be an absolute path, not {self.at!r}")
+        if self.kind not in VOLUME_KINDS:
+            raise BadConfig(f"volume {self.name!r}: kind {self.kind!r} is none of {', '.join(VOLUME_KINDS)}")
+
+    @property
+    def networked(self) -> bool:
+        """Served by nodes to nodes, so that each has its own view of it."""
+        return self.kind in NETWORK_KINDS
 
     def mounted_by(self, node: str) -> bool:
         return not self.nodes or node in self.nodes
@@ -132,6 +151,8 @@ class Topology:
     image: str = "laila-node:dev"
     dead_after: float = 5.0
     """Seconds within which a node must see that a peer is gone."""
+    volumes_image: str = "laila-volumes:dev"
+    """For nodes that mount a network volume: the same node, and the programs of the file systems."""
 
     def __post_init__(self) -> None:
         _check_name("topology", self.name)
@@ -145,6 +166,21 @@ class Topology:
         for node in (*self.nodes, self.stranger):
             if missing := [peer for peer in node.peers if peer not in names or peer == node.name]:
                 raise BadConfig(f"node {node.name!r} cannot dial {', '.join(missing)}")
+        self._check_volumes(names)
+
+    def _check_volumes(self, names: list[str]) -> None:
+        if len({volume.name for volume in self.volumes}) != len(self.volumes):
+            raise BadConfig(f"topology {self.name!r} names a volume twice")
+        for volume in self.volumes:
+            known = self.names if volume.networked else names
+            if missing := [node for node in volume.nodes if node not in known]:
+                raise BadConfig(f"volume {volume.name!r} cannot be mounted by {', '.join(missing)}")
+            originals = [other.name for other in self.volumes if not other.read_only_of]
+            if volume.read_only_of and volume.read_only_of not in originals:
+                raise BadConfig(f"volume {volume.name!r} is of no volume {volume.read_only_of!r}")
+        networked = [volume.name for volume in self.volumes if volume.networked]
+        if len(networked) > 1:
+            raise BadConfig(f"a topology has one network volume, not {' and '.join(networked)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,6 +191,22 @@ class Topology:
             if node.name == name:
                 return node
         raise BadConfig(f"topology {self.name!r} has no node {name!r}; it has {', '.join(self.names)}")
+
+    def volumes_of(self, name: str) -> tuple[VolumeSpec, ...]:
+        """What a node mounts. Into a network volume the stranger is not let: it is made of the others."""
+        inside = self.node(name) is not self.stranger
+        return tuple(v for v in self.volumes if v.mounted_by(name) and (inside or not v.networked))
+
+    def network_volume_of(self, name: str) -> VolumeSpec | None:
+        return next((volume for volume in self.volumes_of(name) if volume.networked), None)
+
+    def image_of(self, name: str) -> str:
+        return self.image if self.network_volume_of(name) is None else self.volumes_image
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Every image that is needed, each once."""
+        return tuple(dict.fromkeys(self.image_of(node.name) for node in (*self.nodes, self.stranger)))
 
     def directed_links(self) -> tuple[tuple[str, str], ...]:
         """Every ordered pair (who sees, who is seen)."""
@@ -179,9 +231,11 @@ def replicated(nodes: int = 3) -> Topology:
     return Topology("replicated", **_mesh(nodes))
 
 
-def shared_volume(nodes: int = 3) -> Topology:
-    """The same, and one volume that all of them mount at /mnt/shared."""
-    return Topology("shared-volume", volumes=(VolumeSpec("shared", "/mnt/shared"),), **_mesh(nodes))
+def shared_volume(nodes: int = 3, kind: str = PLAIN) -> Topology:
+    """The same, and one volume that all of them mount at /mnt/shared, of one of VOLUME_KINDS."""
+    return Topology(
+        "shared-volume", volumes=(VolumeSpec("shared", "/mnt/shared", kind=kind),), **_mesh(nodes)
+    )
 
 
 SHIPPED: Mapping[str, Callable[[int], Topology]] = {"replicated": replicated, "shared-volume": shared_volume}
@@ -202,7 +256,8 @@ def load(name_or_file: str, nodes: int | None = None) -> Topology:
 
 
 def from_toml(text: str, *, source: str = "topology") -> Topology:
-    """Tables: `name`, `[[nodes]]`, `[stranger]`, `[[volumes]]`, `[resources]`, `image`, `dead_after`.
+    """Tables: `name`, `[[nodes]]`, `[stranger]`, `[[volumes]]`, `[resources]`, `image`, `volumes_image`,
+    `dead_after`.
 
     A node without `peers` dials all others; without `pools` it has the default ones (a list of
     `{name, kind, path}`). A stranger may be left out. Raises BadConfig naming the table and key.

@@ -16,17 +16,29 @@ from laila.lab.drivers import engine as docker_engine
 from laila.lab.topology import replicated
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Any]:
-    """A client of the engine, which has the node image."""
-    why_not = docker_engine.hindrance(replicated().image)
+def _need(image: str) -> None:
+    why_not = docker_engine.hindrance(image)
     if why_not is not None:
         if os.environ.get("CI"):
             pytest.fail(f"container tests must run in CI, but {why_not}")
         pytest.skip(why_not)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """A client of the engine, which has the node image."""
+    _need(replicated().image)
     client = docker_engine.connect()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def volumes_image(engine: Any) -> str:
+    """The name of the image for network volumes, which the engine has."""
+    image = replicated().volumes_image
+    _need(image)
+    return image
 
 
 @pytest.fixture(autouse=True)

@@ -126,7 +126,9 @@ def test_files_and_topologies_say_the_same(name: str, secret: Path) -> None:
         assert int(limits["pids"]) == topology.resources.pids
         assert service["image"] == topology.image
         mounted = {volume["target"] for volume in service["volumes"]}
-        assert mounted == {"/var/lib/laila", *(v.at for v in topology.volumes if v.mounted_by(node.name))}
+        shared = [volume.at for volume in topology.volumes_of(node.name)]
+        assert mounted == {"/var/lib/laila", *shared}
+        assert environment.get("LAILA_VOLUMES", "") == ",".join(shared)
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["restart"] == "unless-stopped"

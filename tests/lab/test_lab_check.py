@@ -30,6 +30,7 @@ from lab_support import (
 )
 
 from laila.lab import registry, standing
+from laila.lab.checks import MAIN_JOB, ON_THE_VOLUME, job
 from laila.lab.result import Verdict
 from laila.lab.topology import replicated, shared_volume
 
@@ -55,8 +56,18 @@ def test_the_main_job_passes_and_leaves_its_folder_and_nothing_else(tmp_path: Pa
 
 
 def test_the_shared_volume_topology_passes_the_same_steps(tmp_path: Path) -> None:
-    result, _ = run_check(shared_volume(2), "process", tmp_path)
+    result, _ = run_check(shared_volume(2), "process", tmp_path, steps=MAIN_JOB)
     assert states(result) == dict.fromkeys(ALL, "ok"), result
+
+
+def test_what_is_checked_goes_by_what_the_nodes_share() -> None:
+    """All of them peer; one volume for all is checked too; of a network volume nothing else is."""
+    keys = {kind: [step.key for step in job(shared_volume(kind=kind))] for kind in ("docker", "glusterfs")}
+    volume = [step.key for step in ON_THE_VOLUME]
+    peering = ["memory", "stranger", "crash", "durable"]
+    assert [step.key for step in job(replicated())] == ["start", "links", "lists", *peering, "inside"]
+    assert keys["docker"] == ["start", "links", "lists", *volume, *peering, "inside"]
+    assert keys["glusterfs"] == ["start", "links", "lists", *volume, "inside"]
 
 
 def test_a_durable_pool_that_forgets_is_caught(tmp_path: Path) -> None:

@@ -45,6 +45,37 @@ def test_a_topology_survives_a_trip_through_json(name: str) -> None:
     assert topology.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 
+@pytest.mark.parametrize("kind", topology.VOLUME_KINDS)
+def test_the_kind_of_the_shared_volume_can_be_chosen(kind: str) -> None:
+    made = topology.shared_volume(3, kind=kind)
+    assert [volume.kind for volume in made.volumes] == [kind]
+    assert topology.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_nodes_of_a_network_volume_have_the_image_with_its_programs() -> None:
+    made = topology.shared_volume(3, kind="glusterfs")
+    assert {made.image_of(name) for name in made.names} == {"laila-volumes:dev"}
+    assert made.images == ("laila-volumes:dev", "laila-node:dev"), "the stranger's too"
+    assert topology.shared_volume(3).images == ("laila-node:dev",)
+
+
+def test_the_stranger_mounts_what_a_machine_shares_and_no_network_volume() -> None:
+    """A network volume is made of the nodes themselves; whoever is not one of them is not let in."""
+    plain, networked = topology.shared_volume(3), topology.shared_volume(3, kind="sshfs")
+    assert [volume.name for volume in plain.volumes_of("stranger")] == ["shared"]
+    assert networked.volumes_of("stranger") == ()
+    assert networked.network_volume_of("stranger") is None
+    assert [volume.name for volume in networked.volumes_of("node2")] == ["shared"]
+
+
+def test_a_network_volume_of_some_nodes_is_mounted_by_those() -> None:
+    made = topology.from_toml(
+        'volumes = [{name = "v", at = "/v", kind = "s3fs", nodes = ["a", "b"]}]\n'
+        + "".join(f'[[nodes]]\nname = "{name}"\n' for name in "abc")
+    )
+    assert [made.image_of(name) for name in made.names] == [made.volumes_image] * 2 + [made.image]
+
+
 def test_a_file_needs_little(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"\npeers = []\n', encoding="utf-8")
@@ -71,6 +102,10 @@ def test_a_file_can_say_everything() -> None:
     name = "common"
     at = "/mnt/common"
     nodes = ["a"]
+    [[volumes]]
+    name = "far"
+    at = "/mnt/far"
+    kind = "glusterfs"
     [resources]
     memory_mib = 256
     """
@@ -90,7 +125,10 @@ def test_a_file_can_say_everything() -> None:
             NodeSpec("b", peers=("a",)),
         ),
         stranger=NodeSpec("eve", secret="stranger", peers=("a", "b")),  # noqa: S106  a name
-        volumes=(VolumeSpec("common", "/mnt/common", ("a",)),),
+        volumes=(
+            VolumeSpec("common", "/mnt/common", ("a",)),
+            VolumeSpec("far", "/mnt/far", kind="glusterfs"),
+        ),
         resources=Resources(memory_mib=256),
     )
 
@@ -118,6 +156,29 @@ def test_a_file_can_say_everything() -> None:
         (
             '[[nodes]]\nname = "a"\npools = [{name = "p", kind = "sqlite"}]\n[[nodes]]\nname = "b"',
             "needs a path",
+        ),
+        (
+            'volumes = [{name = "v", at = "/v", kind = "nfs"}]\n[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"',
+            "kind 'nfs' is none of docker, glusterfs, glusterfs-default, sshfs, s3fs",
+        ),
+        (
+            'volumes = [{name = "v", at = "/v", kind = "sshfs"}, {name = "w", at = "/w", kind = "s3fs"}]\n'
+            '[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"',
+            "one network volume, not v and w",
+        ),
+        (
+            'volumes = [{name = "v", at = "/v"}, {name = "v", at = "/w"}]\n'
+            '[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"',
+            "names a volume twice",
+        ),
+        (
+            'volumes = [{name = "v", at = "/v", nodes = ["a", "c"]}]\n[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"',
+            "volume 'v' cannot be mounted by c",
+        ),
+        (
+            'volumes = [{name = "v", at = "/v", kind = "s3fs", nodes = ["a", "stranger"]}]\n'
+            '[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"',
+            "volume 'v' cannot be mounted by stranger",
         ),
         ('[resources]\ncpus = 0\n[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"', "cannot run within"),
     ],
@@ -153,3 +214,5 @@ def test_the_compose_files_say_the_same(name: str) -> None:
     assert set(re.findall(r"^  (node\d+):$", own, re.MULTILINE)) == set(made.names)
     for volume in made.volumes:
         assert own.count(f'"{volume.name}:{volume.at}"') == len(made.nodes)
+    mounted = ",".join(volume.at for volume in made.volumes)
+    assert own.count(f"LAILA_VOLUMES: {mounted}") == (len(made.nodes) if mounted else 0)

@@ -1,21 +1,82 @@
-"""The steps of the main job, in order. Each is a function of a `Stage` that says what it saw, or raises
-`CheckFailed`.
+"""The steps of a check, in order. Each is a function of a `Stage` that says what it saw, or raises `CheckFailed`.
+
+Every topology gets the main job. One whose nodes share a volume gets the steps on that volume too. Where the volume
+is a network file system, those are all that differs, so the main job's other steps are left to a plain volume.
 """
 
 from __future__ import annotations
 
-from laila.lab.checks import crash, links, logs, memory, stranger
-from laila.lab.checks.base import CheckFailed, Effort, Stage, Step
+from laila.lab.checks import (
+    crash,
+    damage,
+    exclusion,
+    freshness,
+    fullness,
+    links,
+    logs,
+    memory,
+    passing,
+    readonly,
+    registrations,
+    stranger,
+    volume,
+    writers,
+)
+from laila.lab.checks.base import (
+    NETWORKED,
+    SHARED,
+    CannotHere,
+    CheckFailed,
+    Effort,
+    Stage,
+    Step,
+    shared_by_all,
+)
+from laila.lab.checks.outfit import outfit
+from laila.lab.topology import Topology
 
-MAIN_JOB: tuple[Step, ...] = (
+READY: tuple[Step, ...] = (
     Step("start", "start nodes and clients", links.start, vital=True),
     Step("links", "every directed link shakes hands", links.shake_hands, vital=True),
     Step("lists", "both ends list each other", links.both_ends_list),
+)
+PEERING: tuple[Step, ...] = (
     Step("memory", "work on each other's memory", memory.work_in_every_direction),
     Step("stranger", "refuse the wrong secret", stranger.is_refused),
     Step("crash", "kill -9 under load, and heal", crash.kill_and_heal),
     Step("durable", "nothing acknowledged is lost", crash.nothing_is_lost),
+)
+ON_THE_VOLUME: tuple[Step, ...] = (
+    Step("volume", "locks on the volume exclude", volume.is_judged),
+    Step("exclusion", "one holder at a time", exclusion.one_holder_at_a_time),
+    Step("registrations", "no registration is lost", registrations.none_is_lost),
+    Step("fresh", "loads are fresh on every node", freshness.loads_are_fresh),
+    Step("writers", "kill -9 of writers: old or new", writers.killed_writers),
+    Step("full", "a full volume loses nothing", fullness.publishing_fails_and_nothing_is_lost),
+    Step("read-only", "read-only readers read", readonly.readers_read_and_change_nothing),
+    Step("damage", "refuse damage, forgery, rollback", damage.is_refused),
+    Step("passing", "kill -9 of holders: the lock goes on", passing.killed_holders),
+)
+INSIDE: tuple[Step, ...] = (
     Step("inside", "no node crashed inside", logs.no_node_crashed_inside, always=True),
 )
+MAIN_JOB: tuple[Step, ...] = (*READY, *PEERING, *INSIDE)
 
-__all__ = ["MAIN_JOB", "CheckFailed", "Effort", "Stage", "Step"]
+
+def effort(topology: Topology) -> Effort:
+    """How much of it."""
+    shared = shared_by_all(topology)
+    if shared is None:
+        return Effort()
+    return NETWORKED if shared.networked else SHARED
+
+
+def job(topology: Topology) -> tuple[Step, ...]:
+    """What is checked of this topology."""
+    shared = shared_by_all(topology)
+    if shared is None:
+        return MAIN_JOB
+    return (*READY, *ON_THE_VOLUME, *(() if shared.networked else PEERING), *INSIDE)
+
+
+__all__ = ["MAIN_JOB", "CannotHere", "CheckFailed", "Effort", "Stage", "Step", "effort", "job", "outfit"]

@@ -14,15 +14,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from laila.errors import LabError
+from laila.lab.crew import Crew
 from laila.lab.drivers.base import Driver, NodeState
 from laila.lab.history import History
 from laila.lab.progress import Progress
 from laila.lab.remote import Outcome, RemoteClient
-from laila.lab.topology import Topology
+from laila.lab.topology import Topology, VolumeSpec
 from laila.lab.watch import Watch
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class CheckFailed(Exception):
@@ -50,6 +54,46 @@ class Effort:
     op_timeout: float = 10.0
     array_timeout: float = 60.0
     stranger_stays: float = 2.0
+    volume_for: float = 4.0
+    """Seconds for all that the check of the volume repeats."""
+    lock_for: float = 2.0
+    """How long the clients contend for one lock; again, a few times, while too little was seen."""
+    lock_clients: int = 2
+    """Of these on each node."""
+    least_holds: int = 20
+    """Exclusive holds on each node that a verdict needs."""
+    least_contended: int = 10
+    """Holds on each node for which a client on another node had to let go first."""
+    pass_within: float = 10.0
+    """From the death of a holder until another one holds the lock."""
+    registrations: int = 15
+    """Of each client."""
+    fresh_for: float = 2.0
+    """How long writers publish and readers load, all at once."""
+    least_reads: int = 20
+    """On each node."""
+    writers_killed: int = 30
+    file_timeout: float = 30.0
+
+
+SHARED = Effort(array_bytes=16 << 20)
+"""For a volume of one machine: peering is checked with larger arrays where it is all that is checked."""
+NETWORKED = Effort(
+    volume_for=6.0,
+    lock_for=5.0,
+    least_holds=8,
+    least_contended=5,
+    pass_within=60.0,
+    registrations=4,
+    fresh_for=5.0,
+    least_reads=10,
+    writers_killed=12,
+    file_timeout=120.0,
+    op_timeout=30.0,
+    heal_within=90.0,
+    ready_within=120.0,
+)
+"""For volumes on which every operation travels: less of it, and more patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +105,10 @@ class Step:
     run: Callable[[Stage], str]
     vital: bool = False
     always: bool = False
+
+
+class CannotHere(Exception):
+    """This step needs something that this machine or driver does not have: it is skipped, and says why."""
 
 
 class Stage:
@@ -80,10 +128,44 @@ class Stage:
         self.step = ""
         self.facts: dict[str, Any] = {}
         """What one step leaves for later ones and for the report."""
+        self._crew: Crew | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.topology.names
+
+    @property
+    def volume(self) -> VolumeSpec:
+        """The volume that all nodes share. Raises LabError when there is none."""
+        if (found := shared_by_all(self.topology)) is None:
+            raise LabError(f"the nodes of {self.topology.name!r} share no volume")
+        return found
+
+    @property
+    def small(self) -> VolumeSpec | None:
+        """A volume with a size limit that every node mounts."""
+        return next((v for v in self.topology.volumes if v.size_mib and self._everybody(v)), None)
+
+    @property
+    def read_only(self) -> VolumeSpec | None:
+        """The shared volume once more, where nobody may write."""
+        volumes, name = self.topology.volumes, self.volume.name
+        return next((v for v in volumes if v.read_only_of == name and self._everybody(v)), None)
+
+    def _everybody(self, volume: VolumeSpec) -> bool:
+        return all(volume.mounted_by(name) for name in self.names)
+
+    @property
+    def crew(self) -> Crew:
+        """The workers on the shared volume."""
+        if self._crew is None:
+            self._crew = Crew(self.driver, self.history, self.volume.name)
+        return self._crew
+
+    def need_safe(self) -> None:
+        """Stores refuse to work on a volume that is known to be UNSAFE: raises CannotHere there."""
+        if "unsafe" in self.facts:
+            raise CannotHere("the volume is UNSAFE, and stores refuse to work on it")
 
     def tell(self, text: str) -> None:
         self.progress.tell(self.step, text)
@@ -138,8 +220,10 @@ class Stage:
         return client
 
     def leave(self, name: str) -> None:
-        """End the client beside a node."""
+        """End the client beside a node, and its workers."""
         self.watch.unfollow(name)
+        if self._crew is not None:
+            self._crew.leave(name)
         if (client := self.clients.pop(name, None)) is not None:
             client.close()
 
@@ -147,7 +231,7 @@ class Stage:
         lines = self.driver.logs(name).decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
 
-    def each(self, work: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+    def each(self, work: Callable[[T], R], names: Sequence[T]) -> list[R]:
         """Do it for all of them side by side; the first error is raised after all have ended."""
         pool = ThreadPoolExecutor(max_workers=len(names))
         try:
@@ -161,4 +245,12 @@ class Stage:
         """End clients and eyes; nodes stay."""
         for name in list(self.clients):
             self.leave(name)
+        if self._crew is not None:
+            self._crew.close()
         self.watch.close()
+
+
+def shared_by_all(topology: Topology) -> VolumeSpec | None:
+    """The first volume without a size limit that every node mounts."""
+    plain = [v for v in topology.volumes if not v.size_mib and not v.read_only_of]
+    return next((v for v in plain if all(v.mounted_by(name) for name in topology.names)), None)

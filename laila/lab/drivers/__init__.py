@@ -28,19 +28,21 @@ class Choice:
 
 
 def choose(wanted: str, topology: Topology) -> Choice:
-    """Raises BadConfig for an unknown driver, LabError when the one that was asked for cannot work here."""
-    if wanted == "process":
-        return Choice("process", "asked for")
-    if wanted not in ("auto", "docker"):
+    """Raises BadConfig for an unknown driver and for one that cannot have such volumes, LabError when the one
+    that is needed cannot work here.
+    """
+    if wanted not in ("auto", *DRIVERS):
         raise BadConfig(f"unknown driver {wanted!r}; there are auto, {', '.join(DRIVERS)}")
+    if wanted == "process":
+        _require_volumes("process", topology)
+        return Choice("process", "asked for")
     from laila.lab.drivers import engine
 
-    hindrance = engine.hindrance(topology.image)
+    hindrance = engine.hindrance(*topology.images)
     if hindrance is None:
-        return Choice(
-            "docker", "asked for" if wanted == "docker" else f"an engine answers and has {topology.image}"
-        )
-    if wanted == "docker":
+        has = " and ".join(topology.images)
+        return Choice("docker", "asked for" if wanted == "docker" else f"an engine answers and has {has}")
+    if wanted == "docker" or _without_volumes("process", topology):
         raise LabError(f"the docker driver cannot work here: {hindrance}")
     return Choice("process", f"no containers: {hindrance}")
 
@@ -51,8 +53,24 @@ def capabilities(name: str) -> Capabilities:
 
 
 def make(run: Run, topology: Topology) -> Driver:
-    """The driver of a run that is registered, new or standing."""
+    """The driver of a run that is registered, new or standing. Raises BadConfig as `choose` does."""
+    _require_volumes(run.driver, topology)
     return _class(run.driver)(run, topology)
+
+
+def _without_volumes(name: str, topology: Topology) -> list[str]:
+    """The kinds of volumes that this driver cannot have."""
+    can = capabilities(name).volume_kinds
+    return sorted({volume.kind for volume in topology.volumes if volume.kind not in can})
+
+
+def _require_volumes(name: str, topology: Topology) -> None:
+    if missing := _without_volumes(name, topology):
+        others = [other for other in DRIVERS if not _without_volumes(other, topology)]
+        raise BadConfig(
+            f"the {name} driver has no {' and no '.join(missing)} volume, because its nodes share this machine's "
+            f"files; use --driver {' or '.join(others)}"
+        )
 
 
 def _class(name: str) -> type[Driver]:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from laila.errors import DeadlineExceeded, LabError
+from laila.errors import BadConfig, DeadlineExceeded, LabError
 from laila.lab.registry import Run
-from laila.lab.topology import NodeSpec, Topology
+from laila.lab.topology import PLAIN, NodeSpec, Topology, VolumeSpec
 
 PEER_PORT = 7400
 STATUS_PORT = 7480
@@ -37,6 +37,7 @@ class Capabilities:
     pause: bool = True
     kill: bool = True
     survives_reboot: bool = False
+    volume_kinds: tuple[str, ...] = (PLAIN,)
 
     def lines(self) -> list[str]:
         """One line for each thing that a run with this driver does not show."""
@@ -201,6 +202,12 @@ class Driver(abc.ABC):
         """The bytes of a file; `path` is relative to the node's state directory."""
 
     @abc.abstractmethod
+    def volume_path(self, name: str, volume: str) -> str:
+        """The directory of a volume, as programs beside that node see it. Raises BadConfig when the node
+        mounts no such volume.
+        """
+
+    @abc.abstractmethod
     def describe(self) -> dict[str, str]:
         """Facts for the report: versions, image, where it ran."""
 
@@ -213,6 +220,19 @@ class Driver(abc.ABC):
 
     def node(self, name: str) -> NodeSpec:
         return self.topology.node(name)
+
+    def volume(self, name: str, volume: str) -> VolumeSpec:
+        """Raises BadConfig when the node does not mount it."""
+        mounted = self.topology.volumes_of(name)
+        for spec in mounted:
+            if spec.name == volume:
+                return spec
+        has = ", ".join(spec.name for spec in mounted) or "none"
+        raise BadConfig(f"{name} mounts no volume {volume!r}; it has {has}")
+
+    def hindrance(self, volume: str) -> str:
+        """Why a volume is not as its description asks: without its size limit, or not read-only. Empty when it is."""
+        return str(self.run.facts.get("hindrances", {}).get(volume, ""))
 
     def need(self, name: str, state: NodeState, doing: str) -> None:
         """Raises LabError unless the node is in that state."""
@@ -255,6 +275,8 @@ def node_environment(
         "LAILA_POOLS": ",".join(pool.text(places) for pool in spec.pools),
         "LAILA_LIMITS": f"dead_after={topology.dead_after:g},ping_interval={ping:g}",
     }
+    if volumes := topology.volumes_of(spec.name):
+        environment["LAILA_VOLUMES"] = ",".join(places[volume.name] for volume in volumes)
     if spec.access:
         environment["LAILA_ACCESS"] = ";".join(spec.access)
     return environment

@@ -5,6 +5,9 @@ Every container, network and volume is labelled with the run's id, and `remove` 
 controller's process is a label too, so that `laila lab gc` knows a run whose controller died. Secrets
 travel in a volume, so nothing depends on the engine seeing this machine's files. A node keeps its container
 over kill and start, and with it its volume.
+
+A node that mounts a network volume has the image images/volumes and is allowed to mount: its root serves and
+mounts, and then gives way to the node's own user. What it serves lies in a docker volume of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import laila.lab.drivers.network_volume as network_volume
 from laila.errors import BadConfig, LabError, LailaError
 from laila.lab.drivers.base import (
     PEER_PORT,
@@ -37,13 +41,14 @@ from laila.lab.drivers.engine import (
     MODE_LABEL,
     NODE_LABEL,
     RUN_LABEL,
+    absent,
     connect,
     short,
     tar_of,
 )
 from laila.lab.drivers.exec_stream import ExecChannel, run_to_end
 from laila.lab.registry import Run
-from laila.lab.topology import Topology
+from laila.lab.topology import VOLUME_KINDS, Topology, VolumeSpec
 
 STATE_DIR = "/var/lib/laila"
 SECRETS_DIR = "/run/secrets"
@@ -57,7 +62,7 @@ class DockerDriver(Driver):
 
     name: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        own_network=True, own_filesystem=True, resource_limits=True
+        own_network=True, own_filesystem=True, resource_limits=True, volume_kinds=VOLUME_KINDS
     )
 
     def __init__(self, run: Run, topology: Topology) -> None:
@@ -73,12 +78,11 @@ class DockerDriver(Driver):
     # -- the run
 
     def prepare(self) -> None:
-        try:
-            self._engine.images.get(self.topology.image)
-        except self._errors.ImageNotFound:
-            raise LabError(
-                f"the engine has no image {self.topology.image}; build it with tools/node-image"
-            ) from None
+        for image in self.topology.images:
+            try:
+                self._engine.images.get(image)
+            except self._errors.ImageNotFound:
+                raise LabError(absent(image)) from None
         every = (*self.topology.nodes, self.topology.stranger)
         name = self._name("network")
         self._asking(f"make network {name}", lambda: self._engine.networks.create(
@@ -86,13 +90,26 @@ class DockerDriver(Driver):
         ))  # fmt: skip
         for secret in sorted({node.secret for node in every}):
             self._make_secret(secret)
-        for volume in (
-            *(f"state-{node.name}" for node in every),
-            *(f"volume-{v.name}" for v in self.topology.volumes),
-        ):
-            self._engine.volumes.create(self._name(volume), labels=self._labels())
+        for node in every:
+            self._make_volume(f"state-{node.name}")
         for spec in self.topology.volumes:
-            self._own(self._name(f"volume-{spec.name}"))
+            self._prepare_volume(spec)
+
+    def _prepare_volume(self, spec: VolumeSpec) -> None:
+        if spec.read_only_of:
+            self._make_volume(f"volume-{spec.name}")  # a place to mount at, where a node does that itself
+        elif not spec.networked:
+            if spec.size_mib:  # in memory: no engine can limit a volume on its disk
+                options = f"size={spec.size_mib}m,uid={NODE_UID},gid=0,mode=0770"
+                self._make_volume(f"volume-{spec.name}", {"type": "tmpfs", "device": "tmpfs", "o": options})
+            else:
+                self._own(self._make_volume(f"volume-{spec.name}"))
+        else:
+            for name in self.topology.names:
+                if spec.mounted_by(name):
+                    self._make_volume(f"storage-{name}")
+            key = tar_of(network_volume.KEY, network_volume.new_key(), 0o400, 0)
+            self._fill(self._make_volume("volume-key"), key)
 
     def remove(self) -> list[str]:
         for container in self._containers():
@@ -137,14 +154,17 @@ class DockerDriver(Driver):
     def pause(self, name: str) -> None:
         self.need(name, NodeState.RUNNING, "pause")
         container = self._container(name)
-        self._asking(
-            f"pause {name}", container.pause, attempts=5
-        )  # cgroup v1 freezers sometimes need another try
+        if self.topology.network_volume_of(name) and self._as_root(name, network_volume.HOLD).code != 0:
+            raise LabError(f"cannot pause {name}: a program there waits for its volume and does not stop")
+        # A freezer of cgroup v1 sometimes needs another try.
+        self._asking(f"pause {name}", container.pause, attempts=5)
 
     def resume(self, name: str) -> None:
         self.need(name, NodeState.PAUSED, "resume")
         container = self._container(name)
         self._asking(f"resume {name}", container.unpause, attempts=5)
+        if self.topology.network_volume_of(name):
+            self._as_root(name, network_volume.LET_GO)
 
     def state(self, name: str) -> NodeState:
         self.node(name)
@@ -174,18 +194,14 @@ class DockerDriver(Driver):
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30.0) -> Output:
         self.need(name, NodeState.RUNNING, "run a program beside")
-        container = self._container(name)
-        what = f"`{' '.join(argv)}` beside {name}"
-        output: Output = self._asking(
-            f"run {what}", lambda: run_to_end(self._engine.api, container.id, argv, timeout, what)
-        )
-        return output
+        return self._run(name, argv, timeout, self._user(name))
 
     def open(self, name: str, argv: Sequence[str]) -> Channel:
         self.need(name, NodeState.RUNNING, "run a program beside")
         container = self._container(name)
         channel: Channel = self._asking(
-            f"run {argv[0]!r} beside {name}", lambda: ExecChannel(self._engine.api, container.id, argv)
+            f"run {argv[0]!r} beside {name}",
+            lambda: ExecChannel(self._engine.api, container.id, argv, user=self._user(name)),
         )
         return channel
 
@@ -206,13 +222,16 @@ class DockerDriver(Driver):
                     return file.read()
         raise LabError(f"cannot read {path} of {name}: it is no file")
 
+    def volume_path(self, name: str, volume: str) -> str:
+        return self.volume(name, volume).at
+
     def describe(self) -> dict[str, str]:
         version = self._engine.version()
-        image = self._engine.images.get(self.topology.image)
+        images = [f"{image} {self._engine.images.get(image).short_id}" for image in self.topology.images]
         return {
             "nodes are": "containers",
             "engine": f"{version.get('Version')} ({version.get('Os')}/{version.get('Arch')})",
-            "image": f"{self.topology.image} {image.short_id}",
+            "image": ", ".join(images),
             "kernel": str(version.get("KernelVersion")),
         }
 
@@ -253,34 +272,70 @@ class DockerDriver(Driver):
             self._name(f"state-{name}"): {"bind": STATE_DIR, "mode": "rw"},
             self._name(f"secret-{spec.secret}"): {"bind": SECRETS_DIR, "mode": "ro"},
         }
-        for volume in self.topology.volumes:
-            if volume.mounted_by(name):
+        for volume in self.topology.volumes_of(name):
+            if not volume.networked and not volume.read_only_of:
                 volumes[self._name(f"volume-{volume.name}")] = {"bind": volume.at, "mode": "rw"}
+        if self.topology.network_volume_of(name):
+            volumes[self._name(f"storage-{name}")] = {"bind": network_volume.STORAGE_DIR, "mode": "rw"}
+            volumes[self._name("volume-key")] = {"bind": network_volume.KEY_DIR, "mode": "ro"}
         network = self._name("network")
         return self._engine.containers.create(
-            self.topology.image,
+            self.topology.image_of(name),
             name=self._name(name),
             hostname=name,
             labels=self._labels(**{NODE_LABEL: name}),
             environment=self._environment(name),
-            volumes=volumes,
+            volumes=[f"{volume}:{place['bind']}:{place['mode']}" for volume, place in volumes.items()]
+            + self._read_only_mounts(name),
             network=network,
             networking_config={
                 network: self._types.EndpointConfig(self._engine.api._version, aliases=[name])
             },
-            read_only=True,
-            tmpfs={"/tmp": "size=64m,mode=1777"},  # noqa: S108  a tmpfs of the container's own
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
+            **self._walls(name),
             mem_limit=f"{limits.memory_mib}m",
             nano_cpus=round(limits.cpus * 1e9),
             pids_limit=limits.pids,
         )
 
+    def _read_only_mounts(self, name: str) -> list[str]:
+        """Volumes once more. Of a network volume only the place; the node mounts it there itself."""
+        found = []
+        for volume in self.topology.volumes_of(name):
+            if volume.read_only_of:
+                own = self.volume(name, volume.read_only_of).networked
+                which = volume.name if own else volume.read_only_of
+                found.append(f"{self._name(f'volume-{which}')}:{volume.at}:{'rw' if own else 'ro'}")
+        return found
+
+    def _walls(self, name: str) -> dict[str, Any]:
+        """What a container may: nothing; and to mount by FUSE where it must."""
+        tmpfs = {"/tmp": "size=64m,mode=1777"}  # noqa: S108  a tmpfs of the container's own
+        walls: dict[str, Any] = {"read_only": True, "tmpfs": tmpfs, "security_opt": ["no-new-privileges"]}
+        if self.topology.network_volume_of(name) is None:
+            return {**walls, "cap_drop": ["ALL"]}
+        more = network_volume.permission()
+        tmpfs.update(more.pop("tmpfs"))
+        walls["security_opt"] += more.pop("security_opt")
+        return {**walls, **more}
+
+    def _run(self, name: str, argv: Sequence[str], timeout: float, user: str) -> Output:
+        container, what = self._container(name), f"`{' '.join(argv)}` beside {name}"
+        api = self._engine.api
+        run = partial(run_to_end, api, container.id, argv, timeout, what, user=user)
+        output: Output = self._asking(f"run {what}", run)
+        return output
+
+    def _as_root(self, name: str, argv: Sequence[str]) -> Output:
+        return self._run(name, argv, 30.0, network_volume.ROOT)
+
+    def _user(self, name: str) -> str:
+        """Who programs beside a node are: the node's own user, though a network volume is mounted by root."""
+        return "" if self.topology.network_volume_of(name) is None else f"{NODE_UID}:0"
+
     def _environment(self, name: str) -> dict[str, str]:
         spec = self.node(name)
-        places = {volume.name: volume.at for volume in self.topology.volumes if volume.mounted_by(name)}
-        return node_environment(
+        places = {volume.name: volume.at for volume in self.topology.volumes_of(name)}
+        settings = node_environment(
             spec,
             self.topology,
             listen=f"0.0.0.0:{PEER_PORT}",
@@ -289,12 +344,17 @@ class DockerDriver(Driver):
             peers=[self.door(peer) for peer in spec.peers],
             places={**places, "state": STATE_DIR, "secret": SECRET_FILE},
         )
+        return settings | network_volume.settings(self.topology, name)
+
+    def _make_volume(self, what: str, options: dict[str, str] | None = None) -> str:
+        """Its name. `options` are the engine's own for the file system of a volume."""
+        name = self._name(what)
+        self._engine.volumes.create(name, driver_opts=options, labels=self._labels())
+        return name
 
     def _make_secret(self, name: str) -> None:
-        volume = self._name(f"secret-{name}")
-        self._engine.volumes.create(volume, labels=self._labels())
         text = (secrets.token_urlsafe(32) + "\n").encode("ascii")
-        self._fill(volume, tar_of("laila_secret", text, 0o400, NODE_UID))
+        self._fill(self._make_volume(f"secret-{name}"), tar_of("laila_secret", text, 0o400, NODE_UID))
 
     def _own(self, volume: str) -> None:
         """Give a fresh volume to the node's user, who is not root."""

@@ -55,18 +55,21 @@ def _nobody(reason: str) -> LabError:
     return LabError(f"no container engine answers ({reason}); start one, or use --driver process")
 
 
-def hindrance(image: str) -> str | None:
-    """Why containers cannot be used here, or None when they can."""
+def hindrance(*images: str) -> str | None:
+    """Why containers of these images cannot be used here, or None when they can."""
     try:
         client = connect(timeout=10)
     except LabError as error:
         return str(error)
     try:
-        if client.images.list(name=image):
-            return None
-        return f"the engine has no image {image}; build it with tools/node-image"
+        return next((absent(image) for image in images if not client.images.list(name=image)), None)
     finally:
         client.close()
+
+
+def absent(image: str) -> str:
+    tool = "tools/volumes-image" if image.startswith("laila-volumes") else "tools/node-image"
+    return f"the engine has no image {image}; build it with {tool}"
 
 
 def short(error: BaseException) -> str:

@@ -26,11 +26,10 @@ _KEPT_COMPLAINTS = 65536
 class _Stream:
     """One program's connection."""
 
-    def __init__(self, api: Any, container: str, argv: Sequence[str], *, stdin: bool) -> None:
+    def __init__(self, api: Any, container: str, argv: Sequence[str], *, stdin: bool, user: str) -> None:
         self._api = api
-        self.exec_id: str = api.exec_create(container, list(argv), stdin=stdin, stdout=True, stderr=True)[
-            "Id"
-        ]
+        made = api.exec_create(container, list(argv), stdin=stdin, stdout=True, stderr=True, user=user)
+        self.exec_id: str = made["Id"]
         self._raw: Any = api.exec_start(self.exec_id, socket=True)
         response = self._raw._response.raw
         self._reader: Any = response._fp.fp
@@ -86,10 +85,10 @@ class _Stream:
 
 
 class ExecChannel(Channel):
-    """A conversation in lines."""
+    """A conversation in lines. Without `user` the program is whom the container's own is."""
 
-    def __init__(self, api: Any, container: str, argv: Sequence[str]) -> None:
-        self._stream = _Stream(api, container, argv, stdin=True)
+    def __init__(self, api: Any, container: str, argv: Sequence[str], *, user: str = "") -> None:
+        self._stream = _Stream(api, container, argv, stdin=True, user=user)
         self._complaints = b""
         self._ended = threading.Event()
 
@@ -129,11 +128,13 @@ class ExecChannel(Channel):
             self._stream.close()
 
 
-def run_to_end(api: Any, container: str, argv: Sequence[str], timeout: float, what: str) -> Output:
+def run_to_end(
+    api: Any, container: str, argv: Sequence[str], timeout: float, what: str, *, user: str = ""
+) -> Output:
     """Run a program without input and collect its outputs. Raises DeadlineExceeded when it does not end in
     time.
     """
-    stream = _Stream(api, container, argv, stdin=False)
+    stream = _Stream(api, container, argv, stdin=False, user=user)
     outputs: dict[int, list[bytes]] = {_STDOUT: [], _STDERR: []}
 
     def collect() -> None:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
+import laila.lab.drivers.mounts as mounts
 import laila.lab.procid as procid
 from laila.errors import DeadlineExceeded, LabError
 from laila.lab.drivers.base import (
@@ -113,11 +114,10 @@ class ProcessDriver(Driver):
             path = self._root / "secrets" / name
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
-        for volume in self.topology.volumes:
-            (self._root / "volumes" / volume.name).mkdir(mode=0o700, parents=True)
         for node in every:
             (self._root / "nodes" / node.name / "state").mkdir(mode=0o700, parents=True)
         self.note(ports=ports, pids={}, paused=[])
+        self.note(hindrances=mounts.make(self._root / "volumes", self.topology.volumes))
 
     def remove(self) -> list[str]:
         left = []
@@ -130,7 +130,8 @@ class ProcessDriver(Driver):
             if pid != os.getpid() and not ProcessId.of(pid).end():
                 left.append(f"process {pid}")
         self.close()
-        for part in ("nodes", "secrets", "volumes"):
+        left += mounts.undo(self._root / "volumes")
+        for part in ("nodes", "secrets", "volumes") if not left else ("nodes", "secrets"):
             shutil.rmtree(self._root / part, ignore_errors=True)
             if (self._root / part).exists():
                 left.append(str(self._root / part))
@@ -258,6 +259,9 @@ class ProcessDriver(Driver):
         except OSError as error:
             raise LabError(f"cannot read {path} of {name}: {error.strerror}") from error
 
+    def volume_path(self, name: str, volume: str) -> str:
+        return str(self._root / "volumes" / self.volume(name, volume).name)
+
     def describe(self) -> dict[str, str]:
         return {"nodes are": "processes", "python": platform.python_version(), "directory": str(self._root)}
 
@@ -275,9 +279,7 @@ class ProcessDriver(Driver):
 
     def _places(self, name: str) -> dict[str, str]:
         node = self.node(name)
-        volumes = {
-            v.name: str(self._root / "volumes" / v.name) for v in self.topology.volumes if v.mounted_by(name)
-        }
+        volumes = {v.name: self.volume_path(name, v.name) for v in self.topology.volumes_of(name)}
         places = {"state": self._directory(name) / "state", "secret": self._root / "secrets" / node.secret}
         return {**volumes, **{key: str(path) for key, path in places.items()}}
 
