@@ -33,6 +33,15 @@ def test_an_example_runs(program: str, printed: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
+def test_the_example_of_the_format_runs(tmp_path: Path) -> None:
+    program = re.search(r"```python\n(.*?)```", (ROOT / "docs/maif.md").read_text(), re.DOTALL)
+    assert program is not None
+    argv = [sys.executable, "-c", program[1] + 'print(again.verify(), again.get_content_list()[0]["text"])']
+    environ = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environ, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True All is well.\n", "")
+
+
 def test_what_it_links_to_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (ROOT / target).exists(), target
