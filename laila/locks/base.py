@@ -68,7 +68,7 @@ class Lock(ABC):
         """
 
     def _take_now(self, shared: bool, purpose: str) -> Hold | None:
-        """As `_take`, for backends that can see at once that a lock is free; None when it is not, or not known."""
+        """Asked before `_take` by backends that can see at once that a lock is free; None when it is not."""
         return None
 
     @abstractmethod
@@ -91,8 +91,9 @@ class Lock(ABC):
         """
         owner = current_owner()
         self._refuse(owner, shared, purpose, timeout != 0)
-        wait = Wait(timeout)
-        hold = self._take_now(shared, purpose) or self._take(wait, shared, purpose)
+        if timeout is not None and not timeout >= 0:
+            Wait(timeout)  # which says what is wrong with it
+        hold = self._take_now(shared, purpose) or self._take(Wait(timeout), shared, purpose)
         if hold is None:
             raise self._timed_out(timeout)
         return self._keep(hold, owner)
@@ -101,7 +102,7 @@ class Lock(ABC):
         """Hold it if nobody is in the way now, else None. Raises as `acquire` does, except LockTimeout."""
         owner = current_owner()
         self._refuse(owner, shared, purpose, False)
-        hold = self._take(Wait(0), shared, purpose)
+        hold = self._take_now(shared, purpose) or self._take(Wait(0), shared, purpose)
         return None if hold is None else self._keep(hold, owner)
 
     async def acquire_async(
@@ -113,7 +114,7 @@ class Lock(ABC):
         wait = Wait(timeout, abandonable=True)
 
         def work() -> Hold:
-            hold = self._take(wait, shared, purpose)
+            hold = self._take_now(shared, purpose) or self._take(wait, shared, purpose)
             if hold is None:
                 raise self._timed_out(timeout)
             return hold

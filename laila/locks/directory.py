@@ -1,9 +1,9 @@
 """The directory of lock files, watched cheaply: as long as it did not change, none of its names means another file.
 
-Looking a path up costs three times as much as asking an open directory for its time of change; on some file systems
-it also makes the next write to that file dearer. A time of change proves nothing while it is so young that a second
-change could bear the same one; then, and where clocks disagree, this says "unknown", and paths are looked up.
-"""
+Its time of change (ctime) moves with every name in it, and when it is renamed itself. Looking a path up costs three
+times as much as asking an open directory for its time of change; on some file systems it also makes the next write
+to that file dearer. A time of change proves nothing while it is so young that a second change could bear the same
+one; then, and where clocks disagree, this says "unknown", and paths are looked up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Directory:
     def changed(self) -> int:
         """The time of its last change in ns, UNKNOWN when it cannot be told: cheap."""
         try:
-            return os.fstat(self._fd).st_mtime_ns
+            return os.fstat(self._fd).st_ctime_ns
         except OSError:
             return UNKNOWN
 
@@ -45,7 +45,7 @@ class Directory:
         if (status.st_dev, status.st_ino) != self._identity:
             self._open()
             return UNKNOWN
-        return status.st_mtime_ns if time.time_ns() - status.st_mtime_ns > _SETTLED else UNKNOWN
+        return status.st_ctime_ns if time.time_ns() - status.st_ctime_ns > _SETTLED else UNKNOWN
 
     def _open(self) -> None:
         with self._mutex:

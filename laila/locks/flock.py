@@ -65,7 +65,7 @@ class FlockLock(Lock):
         return None if file is None else self._held(file, shared, purpose)
 
     def _take(self, wait: Wait, shared: bool, purpose: str) -> Hold | None:
-        file = self.place.take_now(shared) or self.place.take(wait, shared)
+        file = self.place.take(wait, shared)
         return None if file is None else self._held(file, shared, purpose)
 
     def _held(self, file: LockFile, shared: bool, purpose: str) -> FlockHold:

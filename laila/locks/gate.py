@@ -18,8 +18,8 @@ from laila.errors import LockUnavailable
 
 from .lockfile import LockFile, unavailable
 
-RESERVE = 100_000
-"""How far above the token at hand the ceiling is raised, in microseconds: one write in a tenth of a second of use."""
+RESERVE = 1_000_000
+"""How far above the token at hand the ceiling is raised, in microseconds: one write in a second of use."""
 _CEILING = b"laila lock gate; tokens up to: "
 _DIGITS = 23
 

@@ -91,9 +91,9 @@ class Hold(ABC):
         """Let go. Idempotent; releasing a lost hold is no error."""
         if not self._once.acquire(False):
             return
+        self._give_back()  # first of all: others wait for it
         if self._owner is not None:
             self._lock._holds.pop((self._lock.name, self._owner), None)
-        self._give_back()
 
     async def release_async(self) -> None:
         """Let go without blocking the event loop. A cancelled call still releases."""

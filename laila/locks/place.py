@@ -36,8 +36,8 @@ TURN = 0.002
 """Seconds for which a place may take the lock again and again before it looks whether others wait."""
 YIELD = 0.00005
 """Seconds that those who were just woken get to go first: about what waking up takes."""
-SURE = 0.02
-"""Seconds for which an unchanged directory means an unchanged path; one further up may have been moved since."""
+SURE = 0.1
+"""Seconds for which an unchanged directory means an unchanged path: something further up may have been moved."""
 PATIENCE = 0.25
 """Seconds after which a waiter tries for itself, looks whether its caller went away, or its service was closed."""
 COURTESY = 1.0
@@ -76,26 +76,30 @@ class Place:
         """The lock file, locked, if nobody is in the way or waits; else None. Raises LockUnavailable."""
         now = monotonic()
         if now >= self._turn_ends:
-            if self._gate.occupied():
+            if (shared or now - self._released_at < TURN) and self._gate.occupied():
                 return None
             self._turn_ends = now + TURN
         file = self._try(shared)
-        if file is None or self._verified(file, now):
+        if file is None:
+            return None
+        sure = now < self._sure_until and file.inode == self._sure_inode
+        if sure and self._directory.changed() == self._sure_change:
             return file
-        return None
+        return file if self._verified(file) else None
 
     def take(self, wait: Wait, shared: bool) -> LockFile | None:
-        """The same, also after waiting; None when the wait is over."""
+        """The same after waiting, which comes after `take_now`; None when the wait is over."""
         for _ in range(_REPLACED):
             file = self._in_line(wait, shared)
-            if file is None or self._verified(file, monotonic()):
+            if file is None or self._verified(file):
                 return file
         raise LockUnavailable(f"{self._path} is replaced all the time; find out who does that, and stop it")
 
-    def _verified(self, file: LockFile, now: float) -> bool:
+    def _verified(self, file: LockFile) -> bool:
         """Whether it is still the path's file. If not it is closed: others meet at the one that replaced it."""
-        change = self._directory.changed()
-        if file.inode == self._sure_inode and change == self._sure_change and now < self._sure_until:
+        now = monotonic()
+        sure = now < self._sure_until and file.inode == self._sure_inode
+        if sure and self._directory.changed() == self._sure_change:
             return True
         change = self._directory.settled()
         try:
@@ -151,9 +155,7 @@ class Place:
         file = None
         self._gate.enter()
         try:
-            file = self._try(shared)
-            if file is None:
-                file = self.block(shared) if wait.endless else self._wait(wait, shared)
+            file = self.block(shared) if wait.endless else self._wait(wait, shared)
         finally:
             if file is None or shared:
                 self._gate.leave()
@@ -163,6 +165,9 @@ class Place:
         return file
 
     def _wait(self, wait: Wait, shared: bool) -> LockFile | None:
+        file = self._try(shared)
+        if file is not None:
+            return file
         ticket = self._standin.ask(shared)
         answered = False
         try:

@@ -53,9 +53,12 @@ class Writer:
 def token(content: bytes) -> int:
     """The last token by a lock file's bytes; 0 for one that is empty, torn, damaged or of another origin."""
     digits = content[_AT : _AT + 20]
-    if len(content) != SIZE or content[:_AT] != _HEAD or content[-21:-1] != digits:
+    if len(content) != SIZE or content[-21:-1] != digits:
         return 0
-    return int(digits) if digits.strip().isdigit() else 0
+    try:
+        return int(digits)
+    except ValueError:
+        return 0
 
 
 def read(content: bytes) -> Holder | None:

@@ -240,7 +240,7 @@ class LockConformance:
         with lock:
             for again in (lock, service.lock("a")):
                 with pytest.raises(LockReentered, match="'a'"):
-                    again.acquire()
+                    again.acquire(SOON)
                 with pytest.raises(LockReentered):
                     again.try_acquire()
                 with pytest.raises(LockReentered):
@@ -253,9 +253,9 @@ class LockConformance:
         self._needs_shared(service)
         with service.lock("a").shared():
             with pytest.raises(LockReentered):
-                service.lock("a").acquire(shared=True)
+                service.lock("a").acquire(SOON, shared=True)
             with pytest.raises(LockReentered):
-                service.lock("a").acquire()
+                service.lock("a").acquire(SOON)
 
     def test_a_task_that_asks_again_is_refused(self, service):
         """Tasks are holders of their own: the same task is refused, another one waits."""
@@ -264,14 +264,14 @@ class LockConformance:
         async def main() -> None:
             async with lock:
                 with pytest.raises(LockReentered):
-                    await lock.acquire_async()
+                    await lock.acquire_async(SOON)
                 with pytest.raises(LockTimeout):
                     await asyncio.create_task(lock.acquire_async(0.05))
                 await asyncio.create_task(blocked())
 
         async def blocked() -> None:
             with pytest.raises(LockReentered, match="event loop"):
-                lock.acquire()  # would block the loop whose other task must release
+                lock.acquire(SOON)  # would block the loop whose other task must release
             assert lock.try_acquire() is None
 
         asyncio.run(asyncio.wait_for(main(), SOON))

@@ -59,13 +59,13 @@ class Locker:
         return self.answer()
 
     def stop(self) -> None:
-        """SIGSTOP: it does nothing any more, and its locks stay."""
+        """SIGSTOP: no thread of it does anything any more, and its locks stay."""
         os.kill(self.pid, signal.SIGSTOP)
-        stat = Path(f"/proc/{self.pid}/stat")
         until = time.monotonic() + PATIENCE
-        while stat.read_text().rsplit(")", 1)[1].split()[0] not in "Tt":
-            assert time.monotonic() < until
-            time.sleep(0.005)
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            while stat.read_text().rsplit(")", 1)[1].split()[0] not in "Tt":
+                assert time.monotonic() < until
+                time.sleep(0.005)
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
