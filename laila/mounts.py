@@ -146,7 +146,7 @@ def _mount_number(path: Path) -> int:
     # "/." has an automount happen first
     descriptor = os.open(f"{path}/." if path.is_dir() else path, os.O_PATH | os.O_CLOEXEC)
     try:
-        facts = (_PROC / "self/fdinfo" / str(descriptor)).read_text("ascii")
+        facts = (_PROC / "self/fdinfo" / str(descriptor)).read_bytes().decode()
     finally:
         os.close(descriptor)
     return next((int(line[7:]) for line in facts.splitlines() if line.startswith("mnt_id:")), -1)

@@ -62,7 +62,7 @@ mount_client() {
   local options=(--volfile-id "$NAME" --log-file /var/log/glusterfs/client.log --log-level WARNING) server
   for server in "${SERVERS[@]}"; do options+=(--volfile-server "$server"); done
   [[ $VOLUME_KIND == glusterfs-default ]] ||
-    options+=(--direct-io-mode=enable --attribute-timeout=0 --entry-timeout=0 --negative-timeout=0)
+    options+=(--direct-io-mode=enable --fopen-keep-cache=no --attribute-timeout=0 --entry-timeout=0 --negative-timeout=0)
   until_done "a server to know the volume" mounted "${options[@]}" || return
   until_done "enough bricks to answer" timeout 10 stat "$VOLUME_AT" || return
   until_done "the volume to be writable" owned

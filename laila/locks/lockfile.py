@@ -17,6 +17,7 @@ import weakref
 from pathlib import Path
 
 from laila.errors import LockUnavailable
+from laila.mounts import mount_of
 
 from . import record
 
@@ -38,12 +39,27 @@ def _open_quietly(path: str, flags: int) -> int:
         return os.open(path, flags | _FLAGS, 0o666)
 
 
+_by_device: dict[int, bool] = {}
+
+
+def _networked(device: int, path: str) -> bool:
+    """Whether others than this kernel may write to this file system, as far as can be known."""
+    known = _by_device.get(device)
+    if known is None:
+        try:
+            known = not mount_of(path).one_kernel
+        except OSError:
+            known = True
+        _by_device[device] = known
+    return known
+
+
 class LockFile:
     """An open lock file. `refused`: 0, or why it was opened for reading only; then it serves shared holds alone."""
 
-    __slots__ = ("__weakref__", "at_gate", "device", "fd", "inode", "mode", "refused")
+    __slots__ = ("__weakref__", "at_gate", "device", "fd", "inode", "mode", "networked", "refused")
 
-    def __init__(self, fd: int, refused: int) -> None:
+    def __init__(self, fd: int, refused: int, path: str) -> None:
         self.fd = fd
         self.refused = refused
         self.at_gate = False  # whether its holder is still seen at the gate
@@ -51,6 +67,7 @@ class LockFile:
         self.inode = status.st_ino
         self.device = status.st_dev
         self.mode = status.st_mode
+        self.networked = _networked(self.device, path)
         _open.add(self)
 
     @classmethod
@@ -66,7 +83,7 @@ class LockFile:
                 raise unavailable(path, error) from error
             refused = error.errno or errno.EACCES
             fd = cls._open_for_reading(path, error, create)
-        file = cls(fd, refused)
+        file = cls(fd, refused, path)
         if not stat.S_ISREG(file.mode):
             file.close()
             raise LockUnavailable(f"{path} is no regular file, so it cannot be a lock; remove it")
@@ -82,7 +99,13 @@ class LockFile:
             raise unavailable(path, refused) from error
 
     def read(self) -> bytes:
-        """What the file says, at most record.SIZE bytes. Raises OSError."""
+        """What the file says, at most record.SIZE bytes. Raises OSError.
+
+        Under the lock that is what the last holder wrote, also where another machine wrote it: some clients of file
+        servers (GlusterFS, measured) answer from pages that they kept from before.
+        """
+        if self.networked:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return os.pread(self.fd, record.SIZE, 0)
 
     def close(self) -> None:

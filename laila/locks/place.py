@@ -249,7 +249,7 @@ class Place:
             raise
 
     def _last(self, file: LockFile) -> int:
-        content = os.pread(file.fd, record.SIZE, 0)
+        content = file.read() if file.networked else os.pread(file.fd, record.SIZE, 0)
         if content == self._last_content:
             return self._last_token
         token = record.token(content)

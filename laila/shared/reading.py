@@ -85,8 +85,8 @@ class Reading:
             return self._load_cached(name, again=True)
         floor = self._seen.highest(name)  # before the file is opened: what is there then cannot be older
         artifact = Artifact.load(path)
+        artifact.require(self._trust)  # first: damage is damage, and no other version
         self.admit(name, floor, artifact.version, artifact.root, path)
-        artifact.require(self._trust)
         self.note(name, artifact.version)
         return artifact
 
@@ -94,6 +94,7 @@ class Reading:
         path = self._place.artifact(name)
         floor = self._seen.highest(name)
         head = read_head(path)
+        head.require(self._trust)
         self.admit(name, floor, head.version, head.root, path)
         artifact = self._cache.get(head, self._trust, again=again)
         if artifact is None:
@@ -106,8 +107,8 @@ class Reading:
         path = self._place.artifact(name)
         floor = self._seen.highest(name)
         head = read_head(path)
-        self._admit_head(name, floor, head)
         head.require(self._trust)
+        self._admit_head(name, floor, head)
         return head
 
     def _admit_head(self, name: str, floor: Mark | None, head: Head) -> None:
