@@ -14,7 +14,7 @@ from lab_support import command, evidence, forgetful, interrupted, lab, only, ru
 
 from laila.lab import registry
 from laila.lab.result import Verdict
-from laila.lab.topology import replicated, shared_volume
+from laila.lab.topology import replicated
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("engine")]
 
@@ -38,12 +38,6 @@ def test_the_main_job_in_containers(engine: Any, tmp_path: Path) -> None:
     assert left(engine, result["run_id"]) == []
     assert (Path(result["folder"]) / "report.html").stat().st_size > 10_000
     assert b'"ready"' in (Path(result["folder"]) / "logs" / "node1.log").read_bytes()
-
-
-def test_the_shared_volume_topology_in_containers(engine: Any, tmp_path: Path) -> None:
-    result, _ = run_check(shared_volume(), "docker", tmp_path)
-    assert result.verdict is Verdict.OK, result
-    assert left(engine, result.run_id) == []
 
 
 def test_all_nodes_of_a_shared_volume_see_the_same_file(engine: Any) -> None:
