@@ -11,6 +11,8 @@ on one host. What it does not give:
 - A holder is not told when a file server gave its lock away. `check` sees a removed or replaced lock file, a
   greater token, and I/O errors; between `check` and the next write everything may happen, which is what tokens are
   for.
+- A waiter whose time was up may still get the lock for an instant, and lets go; who does not wait at all may find it
+  held just then.
 - Programs that lock the file without laila take no token; behind them, tokens tell nothing.
 """
 

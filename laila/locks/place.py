@@ -82,22 +82,18 @@ class Place:
         file = self._try(shared)
         if file is None:
             return None
-        sure = now < self._sure_until and file.inode == self._sure_inode
-        if sure and self._directory.changed() == self._sure_change:
-            return file
-        return file if self._verified(file) else None
+        return file if self._verified(file, now) else None
 
     def take(self, wait: Wait, shared: bool) -> LockFile | None:
         """The same after waiting, which comes after `take_now`; None when the wait is over."""
         for _ in range(_REPLACED):
             file = self._in_line(wait, shared)
-            if file is None or self._verified(file):
+            if file is None or self._verified(file, monotonic()):
                 return file
         raise LockUnavailable(f"{self._path} is replaced all the time; find out who does that, and stop it")
 
-    def _verified(self, file: LockFile) -> bool:
+    def _verified(self, file: LockFile, now: float) -> bool:
         """Whether it is still the path's file. If not it is closed: others meet at the one that replaced it."""
-        now = monotonic()
         sure = now < self._sure_until and file.inode == self._sure_inode
         if sure and self._directory.changed() == self._sure_change:
             return True
@@ -252,10 +248,8 @@ class Place:
         content = file.read() if file.networked else os.pread(file.fd, record.SIZE, 0)
         if content == self._last_content:
             return self._last_token
-        token = record.token(content)
-        if not token:  # new, truncated by open(path, "w"), or damaged
-            token = self._gate.read_ceiling()
-        return max(token, self._last_token)
+        token = record.token(content) or self._gate.read_ceiling()  # none: new, truncated, or damaged
+        return token if token > self._last_token else self._last_token
 
     def find_loss(self, file: LockFile, token: int) -> str:
         """Why the lock with this token is held no longer, "" while it is: two system calls."""

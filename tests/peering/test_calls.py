@@ -256,7 +256,10 @@ def test_an_answer_that_does_not_fit_is_an_error_of_that_call(peer: Peer) -> Non
 
 @pytest.mark.parametrize("op", list(Op))
 def test_answers_that_make_no_sense_are_not_believed(op: Op) -> None:
-    for value in (None, -1, "rubbish", [7], {"a": 1}, ["x", None], 3):
+    answers = (None, -1, "rubbish", [7], {"a": 1}, ["x", None], 3)
+    for value in (
+        one for one in answers if not (op is Op.INVOKE and type(one) is dict)
+    ):  # a service may say that
         future = CallFuture(op, ["a", "b"], True)
         future.answered(pack(value), ())
         assert isinstance(future.exception, ProtocolError), value
