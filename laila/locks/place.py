@@ -1,8 +1,8 @@
 """One lock name in one directory, for all threads of a service: its descriptors, its queue and its tokens.
 
 How the lock is come by, in this order:
-1. A place that had it within the last TURN asks the kernel at once. Longer than that nobody goes on without looking
-   at the gate: whoever comes back while others wait joins them, and lets them go first.
+1. A place may take it again and again for a TURN by asking the kernel at once. After that who comes back quickly, and
+   who wants to read, looks at the gate first: whoever comes while others wait joins them, and lets them go first.
 2. Who must wait is seen at the gate meanwhile, and blocks in the kernel: without a timeout by itself, else through a
    stand-in (`standin.py`). All requests are in the kernel's own queue, so that a process that was stopped there, or
    died, is in nobody's way.
