@@ -14,6 +14,7 @@ on one host. What it does not give:
 - A waiter whose time was up may still get the lock for an instant, and lets go; who does not wait at all may find it
   held just then.
 - Programs that lock the file without laila take no token; behind them, tokens tell nothing.
+- A wait without a timeout is the kernel's: Ctrl-C in the main thread ends it, closing the service does not.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -333,6 +334,31 @@ class TestQueue:
             with service.lock("a").acquire(SOON) as hold:
                 assert hold.token > last
                 last = hold.token
+
+    @pytest.mark.parametrize("timeout", [None, 60])
+    def test_ctrl_c_ends_a_wait(self, service: FlockService, place: Path, timeout: float | None) -> None:
+        """The waiting main thread is interrupted, holds nothing, and can lock afterwards."""
+        code = (
+            "import sys\nfrom laila.locks import connect\n"
+            "lock = connect(sys.argv[1]).lock('a')\n"
+            "print('waiting', flush=True)\n"
+            f"try: lock.acquire({timeout})\n"
+            "except KeyboardInterrupt: print('interrupted', flush=True)\n"
+            "sys.stdin.readline(); print(lock.acquire(20).token, flush=True); sys.stdin.readline()"
+        )
+        hold = service.lock("a").acquire(0)
+        with python(code, place) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout.readline() == b"waiting\n"
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == b"interrupted\n"
+            hold.release()
+            service.lock("a").acquire(SOON).release()
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert int(process.stdout.readline()) > hold.token
 
     def test_a_child_does_not_keep_its_dead_parents_lock(self, service: FlockService, place: Path) -> None:
         """A forked child has the parent's descriptors no longer, so the kernel frees the lock with the parent."""
