@@ -193,6 +193,7 @@ def test_clock_files_removed(make: Make, shared: Path) -> None:
     agent.heartbeat()
     assert statuses(reader) == {"worker-1": "active"}
     until(lambda: statuses(reader) == {"worker-1": "expired"}, "expiry")
+    time.sleep(0.2)  # the next one goes by file times, which are some milliseconds coarse
     make("alive", expiry=60).register()
     shutil.rmtree(shared / "agents" / ".clock")
     assert statuses(make("fresh")) == {"alive": "active", "worker-1": "expired"}
