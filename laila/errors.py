@@ -40,6 +40,11 @@ LailaError
 │   ├── VersionMismatch                 no protocol version in common
 │   ├── DuplicateNode                   another live node has the same identity
 │   └── SelfPeer                        a node was asked to peer with itself
+├── ReplicaError                        what replicas could not do, or must not
+│   ├── QuorumLost                          too few replicas answered; says which, why, and what may have been stored
+│   ├── MixedReplicas                       a replica of another store, or one that its members do not know
+│   ├── MembershipStale                     asked under an older membership; carries the newer one
+│   └── MembershipBusy                      another change of the members came first, or is under way
 ├── DeadlineExceeded (also TimeoutError)
 ├── Busy                                a queue is full; try again later
 ├── Closed                              this policy, peer or connection was closed
@@ -53,6 +58,7 @@ are raised as the same class on the other side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -330,6 +336,67 @@ class SelfPeer(LinkError):
 
     fault = "caller"
     retryable = False
+
+
+class ReplicaError(LailaError):
+    """Something that replicas could not do, or must not."""
+
+
+class QuorumLost(ReplicaError):
+    """Too few replicas answered. Whether a write took place is then unknown: `stored` are the replicas that have it,
+    `maybe` those that may. `reasons` says per replica why it does not count.
+    """
+
+    fault = "storage"
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed: int = 0,
+        stored: Sequence[str] = (),
+        maybe: Sequence[str] = (),
+        reasons: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.stored = list(stored)
+        self.maybe = list(maybe)
+        self.reasons = dict(reasons or {})
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "message": self.message,
+            "needed": self.needed,
+            "stored": self.stored,
+            "maybe": self.maybe,
+            "reasons": self.reasons,
+        }
+
+
+class MixedReplicas(ReplicaError):
+    """A replica of another store, or one that is no member."""
+
+
+class MembershipStale(ReplicaError):
+    """The other side knows a newer membership: `number`, and `document`, its signed artifact (bytes)."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, number: int = 0, document: bytes = b"") -> None:
+        super().__init__(message)
+        self.number = number
+        self.document = document
+
+    def fields(self) -> dict[str, Any]:
+        return {"message": self.message, "number": self.number, "document": self.document}
+
+
+class MembershipBusy(ReplicaError):
+    """Another change of the members came first, or is under way."""
+
+    retryable = True
 
 
 class DeadlineExceeded(LailaError, TimeoutError):

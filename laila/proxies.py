@@ -12,7 +12,7 @@ from .codec import Buffer, Encoded
 from .errors import BadValue, PeerLost
 from .transport.link import Link, State
 from .verbs import CallFuture, Verbs
-from .wire.messages import Hello, Op, pack_call, split_records
+from .wire.messages import Answer, Hello, Op, pack_call, split_records
 
 if TYPE_CHECKING:
     from .endpoint import Communication
@@ -52,8 +52,14 @@ class Remote(Verbs):
     def _route(self) -> tuple[Link, list[str] | None]:
         """The link and the route in the envelope. Raises PeerLost."""
 
-    def _call(self, future: CallFuture, pool: str | None, arguments: Any, persist: bool) -> None:
-        buffers: Sequence[Buffer] = ()
+    def _call(
+        self,
+        future: CallFuture,
+        pool: str | None,
+        arguments: Any,
+        persist: bool,
+        buffers: Sequence[Buffer] = (),
+    ) -> None:
         if future.op is Op.MEMORIZE:
             records: list[Encoded] = [record for _, record in arguments]
             heads, counts, buffers = split_records(records)
@@ -90,9 +96,17 @@ class Remote(Verbs):
         Raises: UnknownService, AccessDenied, PeerLost, DeadlineExceeded after `timeout` seconds, and whatever the
         service raises.
         """
+        answer: Answer = self.invoke(service, question).wait(timeout)
+        return dict(answer.words)
+
+    def invoke(self, service: str, question: dict[str, Any], buffers: Sequence[Buffer] = ()) -> CallFuture:
+        """The same as a future of an `Answer`; `buffers` go along uncopied, and must stay as they are meanwhile.
+
+        Raises PeerLost, also from the future, with what `ask` raises.
+        """
         future = CallFuture(Op.INVOKE, (), True)
-        self._call(future, service, question, False)
-        return future.wait(timeout)  # type: ignore[no-any-return]  # what INVOKE answers, docs/wire.md
+        self._call(future, service, question, False, buffers)
+        return future
 
     def _ask(self, op: Op) -> Any:
         future = CallFuture(op, (), True)

@@ -1,18 +1,20 @@
 """Named services of a node: what peers may ask of it beside its memory.
 
-A service is a function from one map of plain values (what msgpack carries) to another. It is offered by name, runs
-in worker threads of its own, so that one that waits holds up no pool, and answers to the same access rules as pools,
-under the name `service:NAME`, as a write.
+A service is a function from one map of plain values (what msgpack carries) and buffers, which travel beside it
+uncopied, to another. It is offered by name, runs in worker threads of its own, so that one that waits holds up no
+pool, and answers to the same access rules as pools, under the name `service:NAME`, as a write.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .codec import Buffer
 from .errors import BadValue, Closed, UnknownService
 from .lanes import Lanes
+from .wire.messages import Answer
 
 if TYPE_CHECKING:
     from .serving import Asker
@@ -23,7 +25,9 @@ WORKERS = 16
 PATIENCE = 5.0
 """Seconds that closing waits for answers; one that hangs on a dead volume must not keep a node from stopping."""
 
-Handler = Callable[["Asker", dict[str, Any]], Mapping[str, Any]]
+
+Handler = Callable[["Asker", dict[str, Any], Sequence[Buffer]], Mapping[str, Any] | Answer]
+"""Who asks, the map, and the buffers that came with it."""
 
 
 class Services:

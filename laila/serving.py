@@ -23,6 +23,7 @@ from .services import Services
 from .stats import Stats
 from .wire.messages import (
     WRITES,
+    Answer,
     Call,
     Op,
     forget_of,
@@ -90,7 +91,7 @@ class Server:
                 self._stats.served("pools", time.perf_counter() - started, None)
                 return
             if call.op is Op.INVOKE:
-                self._invoke(call, asker, started, ticket)
+                self._invoke(call, buffers, asker, started, ticket)
                 return
             nickname = call.pool or ALPHA
             pool = self._memory.pool(nickname)
@@ -123,7 +124,9 @@ class Server:
         ticket.answered(envelope, out)
         self._stats.served(_NAMES[call.op], time.perf_counter() - started, None)
 
-    def _invoke(self, call: Call, asker: Asker, started: float, ticket: Ticket) -> None:
+    def _invoke(
+        self, call: Call, buffers: Sequence[Buffer], asker: Asker, started: float, ticket: Ticket
+    ) -> None:
         question = question_of(call.arguments)
         if self._access.lines:
             self._check(asker, f"service:{call.pool}", True)
@@ -131,12 +134,14 @@ class Server:
 
         def work() -> None:
             try:
-                envelope = pack(dict(handler(asker, question)))
+                answer = handler(asker, question, buffers)
+                words, out = (answer.words, answer.buffers) if isinstance(answer, Answer) else (answer, ())
+                envelope = pack(dict(words))
             except BaseException as error:  # it travels to whoever asked, who would wait for ever
                 self._stats.served(_NAMES[call.op], time.perf_counter() - started, error)
                 ticket.failed(error)
                 return
-            ticket.answered(envelope, ())
+            ticket.answered(envelope, out)
             self._stats.served(_NAMES[call.op], time.perf_counter() - started, None)
 
         self._services.lanes.submit(work)

@@ -17,7 +17,7 @@ from .entries import Entry, payload_of
 from .errors import BadValue, LailaError, ProtocolError
 from .futures import Future, collect
 from .ids import nickname_id
-from .wire.messages import Op, join_records, unpack
+from .wire.messages import Answer, Op, join_records, unpack
 
 Ids = str | Entry | Iterable[str | Entry]
 Entries = Entry | Iterable[Entry]
@@ -62,7 +62,7 @@ class CallFuture(Future):
             return records
         if not _believable(self.op, value, len(self.ids)):
             raise ProtocolError(f"the other side's answer to {self.op.name.lower()} makes no sense")
-        return value
+        return Answer(value, buffers) if self.op is Op.INVOKE else value
 
     def _to_data(self, value: Any) -> Any:
         if self.op is Op.REMEMBER:

@@ -264,12 +264,15 @@ class Artifact:
             self._drafts.append(draft)
         return draft.block_id.hex()
 
-    def name_as(self, name: str, *, sequence: int, parent: str = "", fence: int = 0) -> None:
-        """Let the next save be version `sequence` of `name`, after the version with Merkle root `parent` (hex).
+    def name_as(
+        self, name: str, *, sequence: int, parent: str = "", fence: int = 0, gone: bool = False
+    ) -> None:
+        """Let the next save be version `sequence` of `name`, after the version with Merkle root `parent` (hex);
+        with `gone` one that says that the name was forgotten.
 
         Without this, saving a changed artifact that has a lineage continues it. Raises: BadName, BadValue.
         """
-        self._next = Version(name, sequence, parent, fence)
+        self._next = Version(name, sequence, parent, fence, gone=gone)
 
     def copy(self, agent_id: str | None = None) -> Artifact:
         """A new artifact with this one's items, without its history: to go on under another name or agent.

@@ -35,6 +35,8 @@ class Version:
     voucher: str = ""
     root: str = ""
     """Known when it was read from a file."""
+    gone: bool = False
+    """Whether this version says that the name was forgotten: a tombstone, which has no content."""
 
     def __post_init__(self) -> None:
         check_name("artifact", self.name)
@@ -48,8 +50,10 @@ class Version:
 
     def encode(self) -> bytes:
         """The block's data: whole numbers and texts only, so that every language hashes the same."""
+        forgotten = {"gone": 1} if self.gone else {}
         return canonical(
             {
+                **forgotten,
                 "scheme": SCHEME,
                 "name": self.name,
                 "sequence": self.sequence,
@@ -74,6 +78,8 @@ def decode(data: bytes, root: str = "") -> Version:
         type(value.get(key)) is int for key in numbers
     ):
         raise ValueError("a field is missing or of the wrong type")
+    if value.get("gone", 1) != 1:
+        raise ValueError("what it says about being gone is not 1")
     if not 0 <= value["at"] < _MOST or not _VOUCHER.fullmatch(value["voucher"]):
         raise ValueError("its time or its voucher cannot be one")
     return Version(
@@ -84,4 +90,5 @@ def decode(data: bytes, root: str = "") -> Version:
         value["at"] / 1e6,
         value["voucher"],
         root,
+        "gone" in value,
     )

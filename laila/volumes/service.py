@@ -53,7 +53,7 @@ class VolumeService:
         self._lock = threading.Lock()
         self._closed = False
 
-    def __call__(self, asker: Asker, step: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, asker: Asker, step: dict[str, Any], buffers: Sequence[Any] = ()) -> dict[str, Any]:
         """Carry out one step. Raises Denied, BadValue, Busy, StorageError."""
         who = (asker.node_id, asker.origin[0] if asker.origin is not None else "")
         if step.get("do") in ("hello", "time"):

@@ -7,7 +7,7 @@ as they are, their buffers as the message's buffers, `counts` saying how many be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
@@ -174,6 +174,13 @@ def forget_of(arguments: Any) -> tuple[list[str], bool]:
     if type(arguments) is not list or len(arguments) != 2 or type(arguments[1]) is not bool:
         raise ProtocolError("the other side sent a forget that cannot be read")
     return ids_of(arguments[0]), arguments[1]
+
+
+class Answer(NamedTuple):
+    """What a service answers: a map of plain values, and buffers."""
+
+    words: Mapping[str, Any]
+    buffers: Sequence[Buffer] = ()
 
 
 def question_of(arguments: Any) -> dict[str, Any]:
