@@ -203,6 +203,12 @@ class Artifact:
             raise self._unreadable("its provenance", error) from error
 
     @property
+    def weight(self) -> int:
+        """Bytes that saving it would write, without the few hundred that each version adds."""
+        kept = 0 if self._source is None else self._source.size
+        return kept + sum(draft.size for draft in self._drafts)
+
+    @property
     def changed(self) -> bool:
         """Whether something was added since it was loaded or saved."""
         return bool(self._drafts)

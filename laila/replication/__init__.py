@@ -1,0 +1,1 @@
+"""Replicas that agree: one linearizable register per name, over directories, peers and pools, without a leader."""
