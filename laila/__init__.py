@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .endpoint import Communication
     from .limits import Limits
     from .pools.base import Pool
+    from .replication.store import ReplicatedStore
     from .router import Router
     from .secret import new_secret
     from .shared import SharedArtifactStore
@@ -48,6 +49,7 @@ __all__ = [
     "FutureGroup",
     "LailaError",
     "Limits",
+    "ReplicatedStore",
     "SharedArtifactStore",
     "__version__",
     "constant",
@@ -71,6 +73,7 @@ __all__ = [
 _LATER = {
     "DistributedAgent": "agents",
     "Limits": "limits",
+    "ReplicatedStore": "replication.store",
     "SharedArtifactStore": "shared",
     "new_secret": "secret",
 }

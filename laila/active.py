@@ -36,6 +36,13 @@ def register(policy: DefaultPolicy) -> None:
             _process = policy
 
 
+
+def present() -> DefaultPolicy | None:
+    """The first policy of this process that is not closed; None when it has none."""
+    with _lock:
+        return _local[0] if _local else None
+
+
 def unregister(policy: DefaultPolicy) -> None:
     """A policy was closed."""
     global _process

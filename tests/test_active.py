@@ -30,8 +30,9 @@ def run(code: str, **environment: str) -> str:
 def test_public_names() -> None:
     """Adding a name is a decision: it is pinned here."""
     assert sorted(laila.__all__) == [
-        "DistributedAgent", "Entry", "Future", "FutureGroup", "LailaError", "Limits", "SharedArtifactStore",
-        "__version__", "constant", "exists", "forget", "guarantee", "guarantee_async", "keys", "local_policies",
+        "DistributedAgent", "Entry", "Future", "FutureGroup", "LailaError", "Limits", "ReplicatedStore",
+        "SharedArtifactStore", "__version__", "constant", "exists", "forget",
+        "guarantee", "guarantee_async", "keys", "local_policies",
         "memorize", "new_secret", "register", "remember", "terminate", "universe", "using", "variable",
     ]  # fmt: skip
     for name in [*laila.__all__, "active_policy", "memory", "communication", "peers", "alpha_pool"]:

@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import artifact_group, lock_group, peer_group
+from tools.benchmarks import artifact_group, lock_group, peer_group, replica_group
 from tools.benchmarks.artifact_works import LARGE, damage
+from tools.benchmarks.bare_replicas import Bare as BareReplicas
 from tools.benchmarks.bars import Bar, judge
+from tools.benchmarks.etcd_replicas import FIRST, SECOND, field, find
 from tools.benchmarks.flock_locks import Bare
 from tools.benchmarks.group import Group, Plan
 from tools.benchmarks.lock_contender import Place
 from tools.benchmarks.lock_driver import alone, contend, shared_counter
+from tools.benchmarks.replica_contender import Place as ReplicaPlace
+from tools.benchmarks.replica_works import FEWEST, Settings, crowd, durable, in_turns
 from tools.benchmarks.results import Results
 from tools.benchmarks.table import report
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = (peer_group.GROUP, artifact_group.GROUP, lock_group.GROUP)
+GROUPS = (peer_group.GROUP, artifact_group.GROUP, lock_group.GROUP, replica_group.GROUP)
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -96,6 +100,46 @@ def test_a_lock_is_cycled_alone_and_in_turns_and_the_counter_counts(tmp_path: Pa
         assert int.from_bytes(counter[:8], "little") == 0
 
 
+def test_servers_that_are_not_there_are_left_out_with_a_remark(tmp_path: Path) -> None:
+    results = Results(("durable", "crowd", "verify"), ("bare", "laila", "etcd", "redis"))
+    steps = list(replica_group.steps(plan(tmp_path), results))
+    shared = [(("durable", "crowd"), "bare"), (("durable", "crowd"), "laila")]
+    once = [(0, ("verify",), "laila")]
+    assert steps == [(0, *each) for each in shared] + once + [(1, *each) for each in shared]
+    assert len(results.remarks) == 2
+
+
+def test_values_are_put_and_got_by_one_and_by_a_crowd(tmp_path: Path) -> None:
+    contender = BareReplicas(ReplicaPlace(tmp_path, (), ""))
+    contender.connect()
+    try:
+        settings = Settings(0.01, (), 3)
+        numbers = durable(contender, settings) | crowd(contender, settings)
+    finally:
+        contender.close()
+    assert sorted(numbers) == ["crowd.get", "crowd.put", "durable.get", "durable.put"]
+    assert min(numbers.values()) > 0
+    assert {path.name.partition("-")[0] for path in (tmp_path / "server-0").iterdir()} == {"crowd", "durable"}
+
+
+def test_operations_take_turns_in_every_order_and_the_first_turn_is_not_counted() -> None:
+    calls: list[str] = []
+    operations = {"a": lambda turn: calls.append(f"a{turn}"), "b": lambda turn: calls.append(f"b{turn}")}
+    times = in_turns(operations, 0.0, lambda turn: calls.append(f"before {turn}"))
+    assert calls[:6] == ["before 0", "a0", "b0", "before 1", "b1", "a1"]
+    assert {name: len(each) for name, each in times.items()} == {"a": FEWEST, "b": FEWEST}
+
+
+def test_messages_of_etcd_are_written_and_read() -> None:
+    # PutRequest{key: "k", value: 200 bytes}, as protoc writes it
+    assert field(FIRST, b"k") + field(SECOND, bytes(200)) == b"\x0a\x01k\x12\xc8\x01" + bytes(200)
+    # RangeResponse{header{revision: 300}, kvs{key: "k", mod_revision: 300, value: "v"}, count: 1}
+    answer = b"\x0a\x03\x18\xac\x02" + b"\x12\x09\x0a\x01k\x18\xac\x02\x2a\x01v" + b"\x20\x01"
+    assert find(find(answer, 2), 5) == b"v"
+    with pytest.raises(KeyError):
+        find(answer, 9)
+
+
 def test_a_damaged_cache_keeps_its_size_and_times(tmp_path: Path) -> None:
     file = tmp_path / "cached"
     with file.open("wb") as out:
@@ -116,10 +160,11 @@ def test_a_damaged_cache_keeps_its_size_and_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonsense"], "'nonsense' is none of peers, artifacts, locks"),
+        (["nonsense"], "'nonsense' is none of peers, artifacts, locks, replicas"),
         (["locks", "--pin", "apart"], "choose the group `peers` alone"),
         (["locks", "--only", "grpc"], "no contender of --only"),
         (["artifacts", "--maif", "/nowhere"], "no checkout of the public MAIF"),
+        (["replicas", "--names", "2"], "--names must be 3 or more"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_words(arguments: list[str], words: str) -> None:
@@ -131,5 +176,15 @@ def test_what_cannot_be_measured_is_refused_in_words(arguments: list[str], words
 def test_help_names_groups_contenders_and_works() -> None:
     done = bench("--help")
     assert done.returncode == 0
-    for word in ("artifacts", "locks", "peers", "portalocker", "held1ms", "--maif"):
+    for word in (
+        "artifacts",
+        "locks",
+        "peers",
+        "replicas",
+        "portalocker",
+        "held1ms",
+        "etcd",
+        "--maif",
+        "--names",
+    ):
         assert word in done.stdout

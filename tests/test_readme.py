@@ -18,11 +18,12 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 PRINTED = (
     "{'step': 1, 'loss': 0.5}\n",
     "['Content visible to all nodes', 'and a second text']\n{'output': 'done'}\n",
+    "Critical information\n",
 )
 
 
 @pytest.mark.parametrize(
-    ("program", "printed"), list(zip(PROGRAMS, PRINTED, strict=True)), ids=["peers", "shared"]
+    ("program", "printed"), list(zip(PROGRAMS, PRINTED, strict=True)), ids=["peers", "shared", "replicas"]
 )
 def test_an_example_runs(program: str, printed: str, tmp_path: Path) -> None:
     assert len(program.splitlines()) <= 15

@@ -44,6 +44,7 @@ COMMANDS = {
     "artifact": ("laila.cli.artifact", "show, verify and trace a signed artifact"),
     "agents": ("laila.cli.agents", "list the agents of a shared directory, and who of them is alive"),
     "results": ("laila.cli.agents", "list or print what agents published in a shared directory"),
+    "replicas": ("laila.cli.replicas", "look after the replicas of a store: status, verify, repair, members"),
     "lab": ("laila.lab.cli", "start real nodes, break things, judge (needs laila-kit[lab])"),
     "version": ("laila.cli.version", "print the version"),
 }

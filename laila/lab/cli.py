@@ -19,7 +19,7 @@ from laila.errors import BadConfig, LailaError
 
 EXAMPLES = """\
 examples:
-  laila lab check replicated                      three nodes peer, work, lose one, recover: verdict, report
+  laila lab check replicated                      three nodes peer, and their replicas agree, whatever breaks
   laila lab check replicated --driver process     the same with plain processes
   laila lab check shared-volume                   three nodes on one volume: locks, artifacts, agents, damage
   laila lab check shared-volume --volume glusterfs  the same on a network volume, across three containers

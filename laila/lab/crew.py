@@ -1,4 +1,4 @@
-"""The workers of a check: programs beside the nodes that work on the shared volume, by node and number.
+"""The workers of a check: programs beside the nodes that work on the shared volume, or on replicas, by node and number.
 
 They are started when first asked for, share the fate of their node, and can be killed one by one. All that they do
 goes through `Crew.op`, so it is in the history, and their clocks are read with every answer.
@@ -19,13 +19,16 @@ from laila.lab.remote import Outcome, RemoteClient
 
 @dataclass(slots=True)
 class Worker:
-    """One of them. `name` is `node/number`, on another volume than the shared one `node/volume/number`."""
+    """One of them. `name` is `node/number`, on another volume than the shared one `node/volume/number`, on the node's
+    own state directory `node/home/number`."""
 
     name: str
     node: str
     pid: int
     client: RemoteClient
     clock: NodeClock
+    joined: bool = False
+    """Whether it has the replicated store open."""
 
     def moment(self, told: float) -> Moment:
         """A time that it told, on the controller's clock."""
@@ -55,6 +58,10 @@ class Crew:
     def at(self, node: str, number: int, volume: str) -> Worker:
         """The same on another volume."""
         return self._named(f"{node}/{volume}/{number}", node, self.driver.volume_path(node, volume))
+
+    def home(self, node: str, number: int = 0) -> Worker:
+        """The same on the node's own state directory."""
+        return self._named(f"{node}/home/{number}", node, self.driver.state_path(node))
 
     def _named(self, name: str, node: str, place: str) -> Worker:
         with self._lock:

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from laila.lab import volume_page
+from laila.lab import replica_page, volume_page
 from laila.lab.history import History
 from laila.lab.result import Result, Verdict
 
 BINS = 240
-WORK = frozenset({"memorize", "remember", "forget", "exists", *volume_page.WORK})
-"""Operations that are drawn: those on a node's memory, and those on a shared volume."""
+WORK = frozenset({"memorize", "remember", "forget", "exists", *volume_page.WORK, *replica_page.WORK})
+"""Operations that are drawn: on a node's memory, on a shared volume, on a replicated store."""
 MEANING: Mapping[str, str] = {
     "prepare": "The lab could not make what nodes need, so nothing was tried. The reason is the engine's or "
     "the system's.",
@@ -50,6 +50,12 @@ MEANING: Mapping[str, str] = {
     "full": "A volume that is full must say so, and keep the old version; when there is room again, work goes on.",
     "read-only": "Who may only read must be able to read, what is new too, and to change nothing.",
     "damage": "Bytes that were changed, signed by a stranger or put back from an older version must never be served.",
+    "registers": "Whoever writes and reads through whichever node must find one store. An answer that is older than "
+    "one that somebody had before shows two.",
+    "converge": "When nothing is broken any more, replicas must become equal without help.",
+    "promises": "A save that was acknowledged is a promise: it must be on every node once these have caught up. What "
+    "was forgotten must not come back from a node that missed it.",
+    "hurt": "Bytes that a disk damaged must not be served, must be found, and must be made good from other replicas.",
     "inside": "A node goes on after an error that it did not expect, but may have dropped something. Its log has "
     "the whole story.",
     "remove": "A run must leave nothing behind. `laila lab gc` removes what is still there.",
@@ -61,6 +67,7 @@ def render(result: Result, history: History, environment: Mapping[str, Any]) -> 
     page = resources.files("laila.lab").joinpath("report.html").read_text(encoding="utf-8")
     data = page_data(result, history.events, [*history.ops, *volume_page.done(history)], environment)
     data["shared"] = volume_page.data(result.facts, history)
+    data["replicas"] = replica_page.data(result.facts, history)
     fills = {
         "@@TITLE@@": html.escape(f"{result.verdict.value}: laila lab check {result.topology}"),
         "@@VERDICT@@": result.verdict.value,
@@ -90,7 +97,13 @@ def page_data(
         "meaning": {
             step.key: MEANING.get(step.key, "") for step in result.steps if step.state in ("failed", "error")
         },
-        "lanes": [lane(name, lanes, name in result.nodes, events, ops, end) for name in lanes],
+        "lanes": [
+            {
+                **lane(name, lanes, name in result.nodes, events, ops, end),
+                "shades": replica_page.shades(result.facts, name),
+            }
+            for name in lanes
+        ],
         "events": events[-2000:],
         "environment": environment,
         "files": [
@@ -195,4 +208,4 @@ def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict
         known, lost = result.facts["acknowledged"], result.facts.get("lost", 0)
         text = f"of {known:,} acknowledged writes lost" if lost else "acknowledged writes, none lost"
         found.append({"number": f"{lost or known:,}", "text": text, "bad": bool(lost)})
-    return found + volume_page.tiles(result.facts)
+    return found + volume_page.tiles(result.facts) + replica_page.tiles(result.facts)

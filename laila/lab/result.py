@@ -75,12 +75,18 @@ class Result:
 
     @property
     def _good(self) -> str:
-        if "locks" not in self.facts:
-            return f"{len(self.nodes)} nodes peer with each other, and what broke healed."
-        return (
-            f"{len(self.nodes)} nodes peer with each other and share one volume: one holder at a time, nothing lost, "
-            "nothing stale, nothing damaged served; what broke healed."
-        )
+        nodes = f"{len(self.nodes)} nodes peer with each other"
+        if "locks" in self.facts:
+            return (
+                f"{nodes} and share one volume: one holder at a time, nothing lost, nothing stale, nothing damaged "
+                "served; what broke healed."
+            )
+        if "replica_promises" in self.facts:
+            return (
+                f"{nodes}, and their replicas answer as one store: every read is of the newest version, nothing "
+                "acknowledged is missing, nothing damaged served; what broke healed."
+            )
+        return f"{nodes}, and what broke healed."
 
     @property
     def _not_shown(self) -> str:

@@ -65,6 +65,26 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """A replica that a node serves to its peers. `path` is a template such as `{state}/replica`."""
+
+    name: str
+    path: str
+
+    def __post_init__(self) -> None:
+        _check_name("replica", self.name)
+        if not self.path:
+            raise BadConfig(f"replica {self.name!r} needs a path")
+
+    def text(self, places: Mapping[str, str]) -> str:
+        """As the node's configuration spells it: `store=/var/lib/laila/replica`."""
+        try:
+            return f"{self.name}={self.path.format_map(places)}"
+        except KeyError as missing:
+            raise BadConfig(f"replica {self.name!r}: no volume {missing} in {self.path!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeSpec:
     """A volume that several nodes mount, at `at` in containers. Each node's own state needs no mention."""
 
@@ -109,6 +129,9 @@ class Resources:
             raise BadConfig(f"a node cannot run within {self}")
 
 
+STORE = "store"
+"""The replicated store of the topology `replicated`; each node serves one replica of it."""
+DEFAULT_REPLICAS = (ReplicaSpec(STORE, "{state}/replica"),)
 DEFAULT_POOLS = (
     PoolSpec("scratch", "memory"),
     PoolSpec("durable", "sqlite", "{state}/durable.sqlite"),
@@ -126,15 +149,20 @@ class NodeSpec:
     peers: tuple[str, ...] = ()
     access: tuple[str, ...] = ()
     """One-line access rules, as the node's configuration takes them."""
+    replicas: tuple[ReplicaSpec, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("node", self.name)
         _check_name("secret", self.secret)
-        if len({pool.name for pool in self.pools}) != len(self.pools):
-            raise BadConfig(f"node {self.name!r} names a pool twice")
+        for what, names in (("pool", self.pools), ("replica", self.replicas)):
+            if len({one.name for one in names}) != len(names):
+                raise BadConfig(f"node {self.name!r} names a {what} twice")
 
     def pool(self, name: str) -> PoolSpec | None:
         return next((pool for pool in self.pools if pool.name == name), None)
+
+    def replica(self, name: str) -> ReplicaSpec | None:
+        return next((replica for replica in self.replicas if replica.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +244,21 @@ class Topology:
         return dataclasses.asdict(self)
 
 
-def _mesh(count: int) -> dict[str, Any]:
+def _mesh(count: int, replicas: tuple[ReplicaSpec, ...] = ()) -> dict[str, Any]:
     """`count` nodes that all dial each other, and a stranger that dials them all."""
     if not 2 <= count <= MAX_NODES:
         raise BadConfig(f"--nodes must be 2 to {MAX_NODES}, not {count}")
     names = [f"node{number}" for number in range(1, count + 1)]
-    nodes = tuple(NodeSpec(name, peers=tuple(n for n in names if n != name)) for name in names)
+    nodes = tuple(
+        NodeSpec(name, peers=tuple(n for n in names if n != name), replicas=replicas) for name in names
+    )
     stranger = NodeSpec("stranger", pools=DEFAULT_POOLS[:1], secret="stranger", peers=tuple(names))  # noqa: S106
     return {"nodes": nodes, "stranger": stranger}
 
 
 def replicated(nodes: int = 3) -> Topology:
-    """Each node has its own volume; what they have in common they tell each other."""
-    return Topology("replicated", **_mesh(nodes))
+    """Each node has its own volume, and on it a replica of one store; what they have in common they tell each other."""
+    return Topology("replicated", **_mesh(nodes, DEFAULT_REPLICAS))
 
 
 def shared_volume(nodes: int = 3, kind: str = PLAIN) -> Topology:
@@ -260,7 +290,8 @@ def from_toml(text: str, *, source: str = "topology") -> Topology:
     `dead_after`.
 
     A node without `peers` dials all others; without `pools` it has the default ones (a list of
-    `{name, kind, path}`). A stranger may be left out. Raises BadConfig naming the table and key.
+    `{name, kind, path}`); `replicas` (`{name, path}`) are those that it serves. A stranger may be left out. Raises
+    BadConfig naming the table and key.
     """
     try:
         return from_dict(tomllib.loads(text), source=source)
@@ -290,8 +321,10 @@ def _node(item: Any, names: list[Any], source: str) -> NodeSpec:
         raise BadConfig(f"{source}: a node is a table, not {item!r}")
     fields = dict(item)
     fields.setdefault("peers", [name for name in names if name != item.get("name")])
-    if "pools" in fields:
-        fields["pools"] = tuple(_build(PoolSpec, pool, source) for pool in fields["pools"])
+    kinds: tuple[tuple[str, type[Any]], ...] = (("pools", PoolSpec), ("replicas", ReplicaSpec))
+    for key, kind in kinds:
+        if key in fields:
+            fields[key] = tuple(_build(kind, one, source) for one in fields[key])
     return _build(NodeSpec, fields, source, "peers", "access")
 
 

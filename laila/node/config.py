@@ -20,12 +20,15 @@ from laila.limits import Limits
 from laila.node.addresses import Address, PeerSource
 from laila.node.keys import BY_NAME, KEYS, Key
 from laila.node.pools import PoolConfig
+from laila.node.replicas import ReplicaConfig, check_pools
 from laila.node.secretfile import CONTAINER_SECRET
 from laila.node.settings import Complaint
 from laila.node.sources import ConfigFile, Raw
 
 CONFIG_ENV = "LAILA_CONFIG"
 _SEPARATORS = {"access": ";"}
+_COMMANDS = ("LAILA_REPLICATED",)
+"""Variables of the commands that a node may have in its environment, and that look like keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class NodeConfig:
     pools: tuple[PoolConfig, ...] = ()
     access: tuple[str, ...] = ()
     volumes: tuple[Path, ...] = ()
+    replicas: tuple[ReplicaConfig, ...] = ()
     resolve_every: float = 3.0
     grace: float = 10.0
     log_level: str = "info"
@@ -56,6 +60,10 @@ class NodeConfig:
             raise self.problem(
                 "status", f"{self.status} is also the listening address; give them different ports"
             )
+        try:
+            check_pools(self.replicas, self.pools)
+        except Complaint as error:
+            raise self.problem("replicas", str(error)) from error
 
     def problem(self, key: str, text: str) -> BadConfig:
         """The error that blames `key` for `text`, with the place where it was written."""
@@ -96,7 +104,7 @@ def load(
 
 def strangers(environ: Mapping[str, str]) -> list[str]:
     """One sentence for each LAILA_ variable that looks like a misspelt key (others may be others')."""
-    known = {key.env for key in KEYS} | {CONFIG_ENV}
+    known = {key.env for key in KEYS} | {CONFIG_ENV, *_COMMANDS}
     found = []
     strange = sorted(name for name in environ if name.startswith("LAILA_") and name not in known)
     for variable in strange:

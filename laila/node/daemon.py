@@ -1,8 +1,8 @@
 """The daemon: brings a node up in order, keeps it up until it is asked to stop, takes it down in order.
 
-Up: log, status port (so that /healthz answers from the start), pools, policy, listener, dialers, ready.
+Up: log, status port (so that /healthz answers from the start), policy, pools, replicas, listener, dialers, ready.
 Down: not ready, dialing stops, the listener closes, running requests get the grace period, links say
-goodbye, pools close, status port last.
+goodbye, pools close, replicas close, status port last.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from laila.node.discovery import Discovery
 from laila.node.http import HttpServer
 from laila.node.metrics import Metrics
 from laila.node.pools import open_pool
+from laila.node.replicas import SERVICE, ReplicaConfig, ServedReplica, open_replica, trust_of
 from laila.node.status import NodeState, routes
 from laila.node.watch import Watch
 from laila.policy import DefaultPolicy
@@ -35,6 +37,8 @@ from laila.transport.tcp import DefaultTCPIPProtocol
 from laila.version import VERSION
 
 if TYPE_CHECKING:
+    from laila.node.caretaker import Caretaker
+    from laila.replication.store import ReplicatedStore
     from laila.volumes.service import VolumeService
 
 log = logging.getLogger("laila.node")
@@ -79,6 +83,8 @@ class Node:
         self._discovery: Discovery[Dialer] | None = None
         self._watch: Watch | None = None
         self._volumes: VolumeService | None = None
+        self._replicas: list[ServedReplica] = []
+        self._caretakers: list[Caretaker] = []
 
     def start(self) -> None:
         """Bring everything up. Raises BadConfig if it cannot be run here; `close` takes the rest down."""
@@ -90,6 +96,7 @@ class Node:
         self._policy = self._open_policy()
         self._watch = Watch(self._policy.communication.events)
         self._open_pools(self._policy)
+        self._serve_replicas(self._policy)
         with self._blamed("access"):
             self._policy.communication.access.add(*config.access)
         self._offer_volumes(self._policy)
@@ -102,6 +109,7 @@ class Node:
         self._discovery = self._discover(self._policy.communication)
         self._discovery.start()
         self.state.discovery = self._discovery
+        self._care_for_replicas(self._policy)
         self.state.phase = "ready"
         log.info("ready", extra=self._facts())
 
@@ -119,8 +127,12 @@ class Node:
                 undo.callback(self._server.close)
             if self._watch is not None:
                 undo.callback(self._watch.turn)
+            for served in self._replicas:
+                undo.callback(served.close)
             if self._policy is not None:
                 undo.callback(self._policy.close, grace=self.config.grace)
+            for caretaker in self._caretakers:
+                undo.callback(caretaker.close)
             if self._volumes is not None:
                 undo.callback(self._volumes.close)
             if self._discovery is not None:
@@ -142,6 +154,45 @@ class Node:
                     policy.memory.alpha_pool = opened
                 else:
                     policy.memory.extend(opened, pool_nickname=pool.name)
+
+    def _serve_replicas(self, policy: DefaultPolicy) -> None:
+        if not self.config.replicas:
+            return
+        from laila.replication.service import ReplicaService  # few nodes need it
+
+        trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
+        for replica in self.config.replicas:
+            with self._blamed("replicas", f"replica {replica.name!r} cannot be opened"):
+                opened = open_replica(replica, trust, policy)
+                service = ReplicaService(opened, trust, alive=policy.communication.is_connected)
+                self._replicas.append(ServedReplica(replica, opened, service))
+                opened.stamp()  # what cannot be used shows now, not at the first peer
+                policy.services.offer(f"{SERVICE}{replica.name}", service)
+        self.state.replicas = tuple(self._replicas)
+
+    def _care_for_replicas(self, policy: DefaultPolicy) -> None:
+        if not self.config.replicas:
+            return
+        from laila.node.caretaker import Caretaker  # few nodes need it
+
+        for config, served in zip(self.config.replicas, self._replicas, strict=True):
+            caretaker = Caretaker(served.name, served.replica, partial(self._open_store, policy, config))
+            self._caretakers.append(caretaker)
+            served.keeper = caretaker.complete
+            caretaker.start()
+
+    def _open_store(self, policy: DefaultPolicy, config: ReplicaConfig) -> ReplicatedStore:
+        from laila.replication.store import ReplicatedStore
+
+        trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
+        return ReplicatedStore(
+            [open_replica(config, trust, policy)],
+            identity=policy.identity,
+            trust=trust,
+            secret=self._secrets.own,
+            policy=policy,
+            state=self.config.state_dir,
+        )
 
     def _offer_volumes(self, policy: DefaultPolicy) -> None:
         volumes = self.config.volumes
@@ -198,6 +249,7 @@ class Node:
             "pools": [str(pool) for pool in config.pools],
             "peers": [str(peer) for peer in config.peers],
             "volumes": [str(volume) for volume in config.volumes],
+            "replicas": [str(replica) for replica in config.replicas],
         }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from laila.node.addresses import Address
 from laila.node.pools import POOL_KINDS, pools
+from laila.node.replicas import replicas
 from laila.node.settings import (
     Parser,
     absolute_paths,
@@ -131,6 +132,15 @@ KEYS: tuple[Key, ...] = (
         absolute_paths,
         "DIR[,DIR…]",
         "directories of shared volumes that peers may try with `laila volume check`, in DIR/.laila/probe-* only",
+        (),
+        repeat=True,
+    ),
+    Key(
+        "replicas",
+        replicas,
+        "NAME=PATH[,…]",
+        "replicas that this node serves to peers, as laila://THIS-NODE/NAME: NAME=PATH, a directory, or "
+        "NAME=pool:NICKNAME, one of the pools; in a file, the table [replicas]",
         (),
         repeat=True,
     ),

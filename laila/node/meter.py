@@ -1,4 +1,4 @@
-"""How full the pools are, without wearing them out: counting some stores means walking them.
+"""How full pools and replicas are, without wearing them out: counting some stores means walking them.
 
 A pool that is counted quickly is counted each time; one that takes longer is asked so seldom that counting
 takes a twentieth of the time at most. Whether a pool is usable at all is asked each time.
@@ -7,17 +7,25 @@ takes a twentieth of the time at most. Whether a pool is usable at all is asked 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from laila.clock import SYSTEM, Clock
 from laila.errors import LailaError
 from laila.pools.base import Pool
 
+if TYPE_CHECKING:
+    from laila.replication.replica import Replica
+
+T = TypeVar("T")
+
 QUICK = 0.02
 """Seconds; a count that took less is repeated whenever somebody asks."""
 SHARE = 20
 """A slower count rests for so many times as long as it took."""
+_PARTS = 256
+_DIGEST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +40,32 @@ class Reading:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    count: int
-    bytes: int
-    valid_until: float
+class Thrift:
+    """Takes quick readings each time and slow ones seldom. Not safe under threads."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[float, Any]] = {}
+
+    def take(self, key: str, read: Callable[[], T]) -> T:
+        """What `read` says, or said lately. Raises what it raises."""
+        started = self._clock.now()
+        valid_until, known = self._known.get(key, (started, None))
+        if started < valid_until:
+            found: T = known
+            return found
+        value = read()
+        ended = self._clock.now()
+        self._known[key] = (ended + (SHARE * (ended - started) if ended - started > QUICK else 0.0), value)
+        return value
 
 
 class PoolMeter:
     """Reads pools; safe under threads, which wait for each other so that one disk is walked once."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
-        self._clock = clock
         self._lock = threading.Lock()
-        self._counted: dict[str, _Counted] = {}
+        self._thrift = Thrift(clock)
 
     def read(self, pools: Mapping[str, Pool]) -> list[Reading]:
         """Every pool, in order. May wait for disks."""
@@ -56,21 +76,39 @@ class PoolMeter:
         durable = pool.capabilities.durable
         try:
             pool.probe()
-            counted = self._count(pool)
+            count, nbytes = self._thrift.take(pool.global_id, lambda: (pool.count(), pool.nbytes()))
         except (LailaError, OSError) as error:
             return Reading(name, pool.kind, durable, None, None, str(error))
-        return Reading(name, pool.kind, durable, counted.count, counted.bytes, None)
+        return Reading(name, pool.kind, durable, count, nbytes, None)
 
-    def _count(self, pool: Pool) -> _Counted:
-        started = self._clock.now()
-        known = self._counted.get(pool.global_id)
-        if known is not None and started < known.valid_until:
-            return known
-        count, nbytes = pool.count(), pool.nbytes()
-        ended = self._clock.now()
-        rest = SHARE * (ended - started) if ended - started > QUICK else 0.0
-        counted = self._counted[pool.global_id] = _Counted(count, nbytes, ended + rest)
-        return counted
+
+class ReplicaMeter:
+    """Reads one replica; safe under threads, as the one for pools."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._lock = threading.Lock()
+        self._thrift = Thrift(clock)
+
+    def read(self, replica: Replica) -> dict[str, int]:
+        """Numbers of its `names`, of those `quarantined`, and of those that are `suspect`. May wait for disks.
+
+        Raises: LailaError when it cannot be asked.
+        """
+        with self._lock:
+            return self._thrift.take("", lambda: _counts(replica))
+
+
+def _counts(replica: Replica) -> dict[str, int]:
+    from laila.replication.tags import Unsure
+
+    suspect, parts = 0, [""]
+    while parts:
+        now, parts = parts[-_PARTS:], parts[:-_PARTS]
+        for part in replica.branches(now):
+            suspect += sum(isinstance(found, Unsure) for _, found in part.entries)
+            digests = [part.branches[at : at + _DIGEST] for at in range(0, len(part.branches), _DIGEST)]
+            parts += [f"{part.prefix}{step:02x}" for step, digest in enumerate(digests) if any(digest)]
+    return {"names": len(replica.names()), "quarantined": len(replica.quarantined()), "suspect": suspect}
 
 
 def complaints(pools: Mapping[str, Pool]) -> list[str]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from laila.node.replica_map import STATES
 from laila.stats import BOUNDS
 
 if TYPE_CHECKING:
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LINKS = tuple((state, direction) for state in ("up", "lost") for direction in ("dialed", "accepted"))
+
+# metric after laila_replica_ -> (field of the view, help); what is not known yet has no sample
+_REPLICA_GAUGES = {
+    "names": ("names", "Names that the replica here has."),
+    "lag": ("lag", "Names of which the replica here lacks the newest version, by the last comparison."),
+    "owed": ("owed", "Names that this node noted other replicas to have missed."),
+    "suspect": ("suspect", "Names that do not count here until they are repaired."),
+    "quarantined": ("quarantined", "Names under which damaged bytes lie in quarantine here."),
+    "membership": ("number", "Number of the membership; rises with each change."),
+    "quorum": ("quorum", "1 if enough replicas count, 0 if not."),
+    "compared_timestamp_seconds": ("compared", "When replicas were compared last (epoch)."),
+}
+_REPLICA_COUNTERS = {
+    "puts": "Versions taken for peers.",
+    "fetches": "Versions served to peers.",
+    "repairs": "Versions that this node brought to replicas that lacked them.",
+    "quorum_failures": "Times that too few replicas answered this node.",
+}
 
 
 class Metrics:
@@ -51,6 +70,7 @@ class Metrics:
             yield from self._links(policy)
             yield from self._requests(policy.communication.stats)
             yield from self._pools()
+            yield from self._replicas()
         yield from self._dialers()
 
     def _about(self) -> Iterator[Metric]:
@@ -126,6 +146,39 @@ class Metrics:
                 entries.add_metric(names, pool.count)
                 stored.add_metric(names, pool.bytes)
         yield from (usable, entries, stored)
+
+    def _replicas(self) -> Iterator[Metric]:
+        if not (views := self._state.replica_views()):
+            return
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for name, (field, text) in _REPLICA_GAUGES.items():
+            gauge = GaugeMetricFamily(f"laila_replica_{name}", text, labels=("store",))
+            for view in views:
+                if (value := getattr(view, field)) is not None:
+                    gauge.add_metric((view.store,), value)
+            yield gauge
+        members = GaugeMetricFamily(
+            "laila_replica_members",
+            "Replicas of the store, as this node sees them.",
+            labels=("store", "state"),
+        )
+        counters = {
+            name: CounterMetricFamily(f"laila_replica_{name}", text, labels=("store",))
+            for name, text in _REPLICA_COUNTERS.items()
+        }
+        moved = CounterMetricFamily(
+            "laila_replica_bytes", "Bytes of versions taken and served.", labels=("store", "direction")
+        )
+        for view in views:
+            counts = Counter(member.state for member in view.members)
+            for state in STATES:
+                members.add_metric((view.store, state), counts[state])
+            for name, counter in counters.items():
+                counter.add_metric((view.store,), getattr(view, name))
+            moved.add_metric((view.store, "in"), view.bytes_in)
+            moved.add_metric((view.store, "out"), view.bytes_out)
+        yield from (members, *counters.values(), moved)
 
     def _dialers(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from laila.dialer import Dialer
     from laila.node.discovery import Discovery
     from laila.node.metrics import Metrics
+    from laila.node.replica_map import ReplicaView, Served
     from laila.policy import DefaultPolicy
 
 _PAGE_HEADERS = {
@@ -44,6 +45,7 @@ class NodeState:
     policy: DefaultPolicy | None = None
     discovery: Discovery[Dialer] | None = None
     meter: PoolMeter = field(default_factory=PoolMeter)
+    replicas: tuple[Served, ...] = ()
 
     def reasons(self) -> list[str]:
         """Why this node is not ready; empty when it is. May wait for the disks of its pools."""
@@ -54,6 +56,10 @@ class NodeState:
     def pools(self) -> list[Reading]:
         """Every pool as it is now. May wait for disks."""
         return [] if self.policy is None else self.meter.read(self.policy.memory.pools)
+
+    def replica_views(self) -> list[ReplicaView]:
+        """Every served replica as it is now. May wait for disks."""
+        return [served.view() for served in self.replicas]
 
     def document(self) -> dict[str, Any]:
         """The whole status, as plain JSON values. May wait for the disks of the pools."""
@@ -75,6 +81,7 @@ class NodeState:
             "advertise": self.advertise,
             "status": self.status,
             "pools": [dataclasses.asdict(pool) for pool in pools],
+            "replicas": [view.document() for view in self.replica_views()],
             "peers": [] if policy is None else [link.as_dict() for link in policy.communication.links()],
             "dialers": [] if self.discovery is None else self.discovery.view(),
         }

@@ -2,14 +2,14 @@
 
 Strategy: a store implements the handful of *local* operations at the end of `Pool` and says in `capabilities`
 what it promises. Read-through, batches, the user level and closing live here once, so all stores behave alike
-and one conformance suite (tests/pools/conformance.py) holds for all of them.
+and one conformance suite (tests/pools/pool_conformance.py) holds for all of them.
 
 Rules
 - A record is immutable from the moment it is put: pools keep and hand out its buffers without copying them.
   Entries snapshot their data, so the user level keeps this rule by itself.
 - Reads (`get`, `get_many`, `exists`, `[]`, `in`) cascade to the right. `get` and `get_many` fill every pool
   on the way with what was found, and never overwrite what a writer put there meanwhile.
-- Writes, deletes, `keys`, `count`, `nbytes` and `empty` are local. So a forgotten key comes back from
+- Writes, `swap`, deletes, `keys`, `count`, `nbytes` and `empty` are local. So a forgotten key comes back from
   upstream when it is there too: forget it in each pool that holds it.
 - A fill that fails (a full disk, a read-only or bounded pool) does not fail the read, whose answer is known;
   it is counted in `fill_failures` and kept in `last_fill_failure`.
@@ -241,6 +241,16 @@ class Pool(ABC):
         """Store several records, all or nothing unless the store says otherwise; the last of equal keys."""
 
     @abstractmethod
+    def swap(self, key: str, before: Encoded | None, after: Encoded) -> bool:
+        """Store `after` if what is here now (not upstream) equals `before`, None: nothing; whether it was so.
+
+        The look and the change are one step for all who share the store, other processes included, and also
+        against their puts and deletes. A record equals another with the same head and buffers, byte for byte.
+        Raises what `put` raises, and Corrupt. A store behind a network that does not answer raises a
+        StorageError which says that the change may have been made.
+        """
+
+    @abstractmethod
     def delete(self, key: str) -> bool:
         """Remove the record here; whether there was one."""
 
@@ -286,6 +296,20 @@ class Pool(ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
+
+
+def same(one: Encoded | None, other: Encoded | None) -> bool:
+    """Whether two records, or absences, are equal byte for byte."""
+    if one is None or other is None:
+        return one is other
+    return (
+        one.head == other.head
+        and len(one.buffers) == len(other.buffers)
+        and all(
+            memoryview(a).cast("B") == memoryview(b).cast("B")
+            for a, b in zip(one.buffers, other.buffers, strict=True)
+        )
+    )
 
 
 def close_all(pools: Iterable[Pool]) -> None:

@@ -3,10 +3,12 @@
 Strategy: a write goes to a file in this writer's own scratch directory, is fsynced, renamed over the old
 entry, and then the directory is fsynced. Nothing is ever changed in place, so there is no lock between
 readers and writers, threads or processes: a reader has the old file or the new one. A read checks a checksum
-over everything it returns.
+over everything it returns. Only `swap` must know that nothing changes between its look and its rename: it has
+the file `.swap` locked for itself, and whoever renames or removes has it locked together with the others.
 
     root/3f/f69bf63a-dc0f-5a54-a7bc-92438d0f83df.rec    an entry; 3f is the low byte of the key's crc32
     root/.tmp/<writer>/lock, 0, 1, …                    a writer's scratch; locked while the writer lives
+    root/.swap                                          empty; locked (flock) for an instant at a time
 
 How a file looks inside, and how it is named: recordfile.py.
 
@@ -30,11 +32,14 @@ from typing import BinaryIO, ClassVar
 
 from laila.codec import Encoded
 from laila.errors import StorageError
-from laila.pools.base import Capabilities, Pool, check_key
+from laila.pools.base import Capabilities, Pool, check_key, same
 from laila.pools.disk import identity, make_directory, reported, sync_directory
 from laila.pools.recordfile import HASHED_SUFFIX, RECORD_SUFFIX, content, file_name, key_of, pack, unpack
 
 _GROUP = 128  # files of a batch that are open at once
+_SWAP = ".swap"
+_WAIT_SECONDS = 30.0  # for those who rename just now; a write that still cannot fails with EBUSY
+_UNLOCKABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _ABANDONED = 3600.0  # seconds; unfinished files this old are a dead writer's where no lock can tell
 
 
@@ -44,7 +49,8 @@ class FilesystemPool(Pool):
     Durable: file and directory are fsynced before a put returns. Any number of threads and processes may use
     the directory at once. `put_many` is not all or nothing: each entry is replaced atomically, all are
     written before the first is replaced (so a full disk changes nothing), but a crash in between may leave
-    some new and some old.
+    some new and some old. `swap` excludes the others as far as flock does on that volume; where there is no
+    flock it raises StorageError.
 
     Big buffers come back as read-only views of the mapped file, without a copy. `count`, `keys` and `nbytes`
     (here: the sizes of the files) walk the directory.
@@ -175,8 +181,9 @@ class FilesystemPool(Pool):
             self._make_shards(shards.keys() - self._known_shards)
             staged = self._stage(list(batch.items()))
             try:
-                for temporary, final in zip(staged, finals, strict=True):
-                    place(temporary, final)
+                with self._changing(alone=False):
+                    for temporary, final in zip(staged, finals, strict=True):
+                        place(temporary, final)
                 for shard in shards:
                     sync_directory(shard)
             except OSError:
@@ -184,6 +191,43 @@ class FilesystemPool(Pool):
                 for temporary in staged:
                     temporary.unlink(missing_ok=True)
                 raise
+
+    def swap(self, key: str, before: Encoded | None, after: Encoded) -> bool:
+        self._check_open()
+        raw = check_key(key)
+        final = self._file(raw)
+        self._check_root()
+        with reported(f"write {final}"):
+            self._make_shards({final.parent} - self._known_shards)
+            staged = self._stage([(raw, after)])[0]
+            try:
+                with self._changing(alone=True):
+                    if not same(self._get(key), before):
+                        return False
+                    staged.replace(final)
+            except OSError:
+                self._known_shards.clear()
+                raise
+            finally:
+                staged.unlink(missing_ok=True)
+            sync_directory(final.parent)
+        return True
+
+    @contextlib.contextmanager
+    def _changing(self, *, alone: bool) -> Iterator[None]:
+        """While renaming or removing: together with others who do, or alone."""
+        try:
+            descriptor = os.open(self.path / _SWAP, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if alone or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            yield  # no room even for an empty file: then nobody has swapped here yet, and deleting must work
+            return
+        try:
+            _lock_within(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, self.path)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _make_shards(self, shards: set[Path]) -> None:
         """Also syncs those that another process just made: it may not have come to that yet."""
@@ -224,10 +268,11 @@ class FilesystemPool(Pool):
         self._check_root()
         with reported(f"delete in {self.path}"):
             try:
-                for path in paths:
-                    with contextlib.suppress(FileNotFoundError):
-                        path.unlink()
-                        gone.append(path)
+                with self._changing(alone=False):
+                    for path in paths:
+                        with contextlib.suppress(FileNotFoundError):
+                            path.unlink()
+                            gone.append(path)
             finally:
                 for shard in {path.parent for path in gone}:
                     sync_directory(shard)
@@ -316,6 +361,28 @@ class _Scratch:
                     _remove(self._directory)
             self._lock.close()
             self._lock = self._directory = None
+
+
+def _lock_within(descriptor: int, kind: int, path: Path) -> None:
+    """Wait for the lock. Where a file system has none, writers go on without, and a swap is refused."""
+    until = time.monotonic() + _WAIT_SECONDS
+    pause = 0.0005
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"cannot write in {path}: others changed it for {_WAIT_SECONDS:g} s (EBUSY)",
+                    reason="EBUSY",
+                ) from None
+        except OSError as error:
+            if kind == fcntl.LOCK_SH and error.errno in _UNLOCKABLE:
+                return
+            raise
+        time.sleep(pause)
+        pause = min(pause * 2, 0.01)
 
 
 def _try_lock(file: BinaryIO, *, required: bool = False) -> None:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from laila.codec import Encoded
 from laila.errors import LimitExceeded
-from laila.pools.base import Capabilities, Pool, check_key
+from laila.pools.base import Capabilities, Pool, check_key, same
 
 _SHORT_KEY = 256  # characters; an ASCII key of up to this many needs no look at MAX_KEY_BYTES
 
@@ -84,6 +84,20 @@ class MemoryPool(Pool):
 
     def _put_new(self, items: Sequence[tuple[str, Encoded]]) -> None:
         self._store_batch(items, replace=False)
+
+    def swap(self, key: str, before: Encoded | None, after: Encoded) -> bool:
+        check_key(key)
+        after = _frozen(after)
+        with self._writing:
+            self._check_open()
+            old = self._records.get(key)
+            if not same(old, before):
+                return False
+            grown = _size(after) - (_size(old) if old is not None else 0)
+            self._check_room(int(old is None), grown)
+            self._records[key] = after
+            self._nbytes += grown
+        return True
 
     def _store_batch(self, items: Sequence[tuple[str, Encoded]], *, replace: bool) -> None:
         batch: dict[str, Encoded] = {}

@@ -1,4 +1,4 @@
-"""One entry as one file: its bytes and its name. Used by the filesystem pool.
+"""One entry as one file: its bytes and its name. Used by the filesystem pool, and by those that keep it in a server.
 
 A file, little endian:   magic 8s "LAILAREC", format u16, zero u16, crc32 u32 of everything after it,
                          key length u32, number of buffers u32, head length u64, a u64 length per buffer,
@@ -23,8 +23,9 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from laila.codec import Encoded
+from laila.codec import Buffer, Encoded
 from laila.errors import Corrupt
 
 MAP_MINIMUM = 1 << 20
@@ -60,8 +61,8 @@ def pack(key: bytes, record: Encoded) -> Iterator[bytes | memoryview]:
     yield from pieces
 
 
-def unpack(data: bytes | mmap.mmap, key: bytes, path: Path) -> Encoded:
-    """The record in a file's content, over its memory. Raises Corrupt."""
+def unpack(data: Buffer, key: bytes, path: Path | str) -> Encoded:
+    """The record in a file's content, over its memory. Raises Corrupt, which names `path`."""
     view = memoryview(data).toreadonly()
     lengths = _checked_lengths(view, path)
     key_length, buffer_lengths = lengths[0], lengths[2:]
@@ -81,7 +82,7 @@ def unpack(data: bytes | mmap.mmap, key: bytes, path: Path) -> Encoded:
     return Encoded(head, tuple(buffers))
 
 
-def _checked_lengths(view: memoryview, path: Path) -> tuple[int, ...]:
+def _checked_lengths(view: memoryview, path: Path | str) -> tuple[int, ...]:
     """Lengths of key, head and buffers, after everything a header says was checked."""
     if len(view) < _FIXED.size:
         raise Corrupt(f"{path} is damaged: {len(view)} bytes are too few for an entry")
@@ -113,26 +114,29 @@ def content(path: Path) -> bytes | mmap.mmap:
         os.close(descriptor)
 
 
-def file_name(key: bytes) -> str:
+def file_name(key: bytes, longest: int = MAX_STEM) -> str:
     plain = not key.translate(None, _PLAIN)
     stem = key.decode() if plain else "".join(map(_SPELLING.__getitem__, key))
     if not stem:
         return "=" + RECORD_SUFFIX
-    if len(stem) <= MAX_STEM:
+    if len(stem) <= longest:
         return stem + RECORD_SUFFIX
     return hashlib.blake2b(key, digest_size=32).hexdigest() + HASHED_SUFFIX
 
 
 def key_of(path: Path) -> str | None:
     """The key of an entry's file; None for a file that is not an entry's, or went away."""
-    if path.suffix == HASHED_SUFFIX:
-        return _key_inside(path)
-    first, *escaped = path.stem.split("=")
-    if not first and escaped == [""]:
+    return _key_inside(path) if path.suffix == HASHED_SUFFIX else spelled_key(path.name)
+
+
+def spelled_key(name: str, longest: int = MAX_STEM) -> str | None:
+    """The key that a name spells out; None when it spells none."""
+    first, *escaped = name.removesuffix(RECORD_SUFFIX).split("=")
+    if name == "=" + RECORD_SUFFIX:
         return ""
     try:
         raw = first.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in escaped)
-        return raw.decode() if file_name(raw) == path.name else None
+        return raw.decode() if file_name(raw, longest) == name else None
     except ValueError:
         return None
 
@@ -140,13 +144,19 @@ def key_of(path: Path) -> str | None:
 def _key_inside(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
-            fixed = file.read(_FIXED.size)
-            if len(fixed) == _FIXED.size:
-                key_length, count = _FIXED.unpack(fixed)[4:6]
-                file.seek(8 * count, os.SEEK_CUR)
-                key = file.read(key_length)
-                if file_name(key) == path.name:  # the name is the key's hash, and so its check
-                    return key.decode()
+            key = key_in(file)
+            if file_name(key) == path.name:  # the name is the key's hash, and so its check
+                return key.decode()
     except FileNotFoundError:
         return None
     raise Corrupt(f"{path} is damaged: the key in it is not the one it is named for")
+
+
+def key_in(file: BinaryIO) -> bytes:
+    """The key in an entry's file; not checked, and anything when it is damaged."""
+    fixed = file.read(_FIXED.size)
+    if len(fixed) < _FIXED.size:
+        return b""
+    key_length, count = _FIXED.unpack(fixed)[4:6]
+    file.seek(8 * count, os.SEEK_CUR)
+    return file.read(key_length)

@@ -21,7 +21,7 @@ from typing import ClassVar, TypeVar
 from laila import buffers
 from laila.codec import Encoded
 from laila.errors import Corrupt
-from laila.pools.base import Capabilities, Pool, check_key
+from laila.pools.base import Capabilities, Pool, check_key, same
 from laila.pools.database import Database
 
 CHUNK = 16 << 20
@@ -101,6 +101,19 @@ class SqlitePool(Pool):
                     self._insert(connection, _INSERT_OR_KEEP, key, record)
 
         self._database.write(store)
+
+    def swap(self, key: str, before: Encoded | None, after: Encoded) -> bool:
+        self._check_open()
+        raw = check_key(key)
+
+        def exchange(connection: sqlite3.Connection) -> bool:
+            if not same(self._select(connection, raw), before):
+                return False
+            connection.execute("DELETE FROM chunks WHERE key = ?", (raw,))
+            self._insert(connection, _INSERT_OR_REPLACE, raw, after)
+            return True
+
+        return self._database.write(exchange)
 
     def _insert(self, connection: sqlite3.Connection, statement: str, key: bytes, record: Encoded) -> None:
         views = [memoryview(record.head), *(memoryview(buffer) for buffer in record.buffers)]

@@ -34,6 +34,7 @@ class Copy:
         self._data = None if data is None else memoryview(data).cast("B").toreadonly()
         self._descriptor = descriptor
         self._verified_by: TrustSet | None = None
+        self._verified: Artifact | None = None  # what verifying it made, for the first who asks
         self._mutex = threading.Lock()
 
     @classmethod
@@ -42,7 +43,7 @@ class Copy:
         view = memoryview(data).cast("B").toreadonly()
         artifact = Artifact.from_bytes(view, trust=trust, path=name)
         copy = cls(name, stand_of(artifact, len(view), name), view)
-        copy._verified_by = trust
+        copy._verified_by, copy._verified = trust, artifact
         return copy
 
     @classmethod
@@ -57,7 +58,7 @@ class Copy:
         except BaseException:
             os.close(descriptor)
             raise
-        copy._verified_by = trust
+        copy._verified_by, copy._verified = trust, artifact if trust is not None else None
         return copy
 
     @classmethod
@@ -85,6 +86,11 @@ class Copy:
     def size(self) -> int:
         return self.stand.size
 
+    @property
+    def private(self) -> bool:
+        """Whether nobody else can change its bytes: they are in memory, or in a file without a name."""
+        return self._data is not None or os.fstat(self._descriptor).st_nlink == 0
+
     def read(self, at: int, count: int) -> Buffer:
         """Up to `count` bytes from `at` on."""
         if self._data is not None:
@@ -106,16 +112,20 @@ class Copy:
     def require(self, trust: TrustSet) -> None:
         """Verify every byte, unless this trust set has verified it before. Raises ArtifactError."""
         if self._verified_by is not trust:
-            self.artifact(trust)
+            self._verified = self.artifact(trust)
             self._verified_by = trust
 
     def artifact(self, trust: TrustSet | None = None) -> Artifact:
         """The artifact, which outlives the copy; with `trust` everything is verified first. Raises ArtifactError."""
+        with self._mutex:
+            verified, self._verified = self._verified, None
+        if verified is not None and trust is not None and self._verified_by is trust:
+            return verified
         if self._data is not None:
             artifact = Artifact.from_bytes(self._data, path=self.name)
         else:
             artifact = Artifact.load(f"/proc/self/fd/{self._descriptor}")
-        if trust is not None:
+        if trust is not None and trust is not self._verified_by:
             artifact.require(trust)
         if stand_of(artifact, self.size, self.name) != self.stand:
             raise ArtifactCorrupt(
@@ -123,7 +133,16 @@ class Copy:
             )
         return artifact
 
+    def share(self) -> Copy:
+        """The same copy for somebody else, who closes it."""
+        with self._mutex:
+            descriptor = -1 if self._descriptor < 0 else os.dup(self._descriptor)
+        shared = Copy(self.name, self.stand, self._data, descriptor)
+        shared._verified_by = self._verified_by
+        return shared
+
     def close(self) -> None:
+        """Idempotent."""
         with self._mutex:
             descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:

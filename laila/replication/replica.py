@@ -9,6 +9,8 @@ Rules
 - A version is taken only when it is whole, signed by somebody trusted, and of that name.
 - A replica that lost what it had under a name (damaged, put back, forgotten by an accident) says Unsure until it has
   been given the newest version again: it never says "I never had that".
+- A blank one (no stamp) and one that is rebuilding say Unsure of every name in `look`, whatever they have: it does not
+  count yet. Both take versions, so that they can be filled; `branches` tells what they have nevertheless.
 - Calls carry the number of the membership under which they are made. One that is older than the replica's is refused
   with MembershipStale, also when it became older while the call was carried out.
 """

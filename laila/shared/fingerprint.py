@@ -33,7 +33,11 @@ class Fingerprint:
     @classmethod
     def of(cls, path: str | os.PathLike[str], *, now: float | None = None) -> Fingerprint:
         """Raises OSError. `now`: seconds since the epoch, by the clock that file times come from."""
-        status = Path(path).lstat()
+        return cls.of_status(Path(path).lstat(), now=now)
+
+    @classmethod
+    def of_status(cls, status: os.stat_result, *, now: float | None = None) -> Fingerprint:
+        """Of what a look at the file, not through a link, has just said."""
         age = (time.time() if now is None else now) - status.st_ctime
         coarse = status.st_ctime_ns % 1_000_000_000 == 0
         return cls(

@@ -129,6 +129,8 @@ def test_files_and_topologies_say_the_same(name: str, secret: Path) -> None:
         shared = [volume.at for volume in topology.volumes_of(node.name)]
         assert mounted == {"/var/lib/laila", *shared}
         assert environment.get("LAILA_VOLUMES", "") == ",".join(shared)
+        replicas = [replica.text(places) for replica in node.replicas]
+        assert environment.get("LAILA_REPLICAS", "") == ",".join(replicas)
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["restart"] == "unless-stopped"

@@ -13,6 +13,7 @@ import pytest
 from lab_support import command, evidence, forgetful, interrupted, lab, only, run_check, states
 
 from laila.lab import registry
+from laila.lab.checkers import registers
 from laila.lab.result import Verdict
 from laila.lab.topology import replicated
 
@@ -35,6 +36,17 @@ def test_the_main_job_in_containers(engine: Any, tmp_path: Path) -> None:
     assert {step["state"] for step in result["steps"]} == {"ok"}
     assert result["facts"]["acknowledged"] >= 50
     assert max(result["facts"]["crash"]["lost_seen"].values()) < 6
+    bites = {one["what"]: one for one in result["facts"]["bites"]}
+    assert set(bites) == {"kill -9", "paused", "cut off"}
+    assert len({one["node"] for one in bites.values()}) == 3
+    assert "it sees nobody; what is asked through it ends with" in bites["cut off"]["proof"]
+    history = (Path(result["folder"]) / "history.jsonl").read_text(encoding="utf-8")
+    judged = registers.judge_lines(history.splitlines())
+    assert [one.verdict for one in judged] == [registers.Verdict.OK] * 4
+    assert (result["facts"]["replica_promises"]["wrong"], result["facts"]["replica_damage"]["served"]) == (
+        0,
+        0,
+    )
     assert left(engine, result["run_id"]) == []
     assert (Path(result["folder"]) / "report.html").stat().st_size > 10_000
     assert b'"ready"' in (Path(result["folder"]) / "logs" / "node1.log").read_bytes()

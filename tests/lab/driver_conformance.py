@@ -204,6 +204,26 @@ class DriverConformance:
         driver.kill(node)
         assert driver.state(node) is NodeState.EXITED
 
+    def test_a_node_that_is_cut_off_is_alone_until_it_rejoins(self, driver: Driver, node: str) -> None:
+        """The others lose it and it loses them, while it is still spoken with."""
+        if not driver.capabilities.cut:
+            with pytest.raises(BadConfig, match=f"the {driver.name} driver cannot cut node1 off"):
+                driver.cut(node)
+            return
+        other = self.healthy(driver, "node2")
+        clients = {name: RemoteClient(driver, name) for name in (node, other)}
+        for name, peer in ((node, other), (other, node)):
+            until(lambda: [i["peer_name"] for i in self.up(clients[name])] == [peer], f"{name} to see {peer}")  # noqa: B023  asked at once
+        driver.cut(node)
+        for name in clients:
+            until(lambda: self.up(clients[name]) == [], f"{name} to be alone")  # noqa: B023  asked at once
+        assert driver.exec(node, ["laila", "health"]).code == 0
+        driver.rejoin(node)
+        for name, peer in ((node, other), (other, node)):
+            until(lambda: [i["peer_name"] for i in self.up(clients[name])] == [peer], f"{name} to see {peer}")  # noqa: B023  asked at once
+        for client in clients.values():
+            client.close()
+
     # -- files, places, secrets
 
     @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b"])
@@ -218,6 +238,12 @@ class DriverConformance:
     def test_a_file_that_is_not_there_is_an_error(self, driver: Driver, node: str) -> None:
         with pytest.raises(LabError, match="missing"):
             driver.read(node, "missing")
+
+    def test_programs_beside_a_node_find_its_state_where_the_driver_says(
+        self, driver: Driver, node: str
+    ) -> None:
+        driver.write(node, "found", b"here")
+        assert driver.exec(node, ["cat", f"{driver.state_path(node)}/found"]).stdout == b"here"
 
     def test_the_secret_is_a_file_and_nowhere_else(self, driver: Driver, node: str) -> None:
         secret = driver.exec(node, ["cat", driver.inside(node).secret_file]).stdout.strip()

@@ -38,7 +38,7 @@ ALL = ("prepare", "start", "links", "lists", "memory", "stranger", "crash", "dur
 
 
 def test_the_main_job_passes_and_leaves_its_folder_and_nothing_else(tmp_path: Path) -> None:
-    result, folder = run_check(replicated(), "process", tmp_path)
+    result, folder = run_check(replicated(), "process", tmp_path, steps=MAIN_JOB)
     assert states(result) == dict.fromkeys(ALL, "ok"), result
     assert result.verdict is Verdict.OK
     assert registry.runs() == []
@@ -61,11 +61,20 @@ def test_the_shared_volume_topology_passes_the_same_steps(tmp_path: Path) -> Non
 
 
 def test_what_is_checked_goes_by_what_the_nodes_share() -> None:
-    """All of them peer; one volume for all is checked too; of a network volume nothing else is."""
+    """All of them peer; one volume for all, and replicas, are checked too; of a network volume nothing else is."""
     keys = {kind: [step.key for step in job(shared_volume(kind=kind))] for kind in ("docker", "glusterfs")}
     volume = [step.key for step in ON_THE_VOLUME]
     peering = ["memory", "stranger", "crash", "durable"]
-    assert [step.key for step in job(replicated())] == ["start", "links", "lists", *peering, "inside"]
+    replicas = ["registers", "converge", "promises", "hurt"]
+    assert [step.key for step in job(replicated())] == [
+        "start",
+        "links",
+        "lists",
+        *peering,
+        *replicas,
+        "inside",
+    ]
+    assert [step.key for step in job(replicated(2))] == ["start", "links", "lists", *peering, "inside"]
     assert keys["docker"] == ["start", "links", "lists", *volume, *peering, "inside"]
     assert keys["glusterfs"] == ["start", "links", "lists", *volume, "inside"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from laila.errors import BadConfig
 from laila.lab import topology
-from laila.lab.topology import NodeSpec, PoolSpec, Resources, Topology, VolumeSpec
+from laila.lab.topology import NodeSpec, PoolSpec, ReplicaSpec, Resources, Topology, VolumeSpec
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 
@@ -94,6 +94,7 @@ def test_a_file_can_say_everything() -> None:
     pools = [{name = "durable", kind = "sqlite", path = "{state}/d.sqlite"}]
     secret = "other"
     access = ["deny * durable"]
+    replicas = [{name = "store", path = "{state}/r"}]
     [[nodes]]
     name = "b"
     [stranger]
@@ -121,6 +122,7 @@ def test_a_file_can_say_everything() -> None:
                 secret="other",  # noqa: S106  a name
                 peers=("b",),
                 access=("deny * durable",),
+                replicas=(ReplicaSpec("store", "{state}/r"),),
             ),
             NodeSpec("b", peers=("a",)),
         ),
@@ -180,6 +182,15 @@ def test_a_file_can_say_everything() -> None:
             '[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"',
             "volume 'v' cannot be mounted by stranger",
         ),
+        (
+            '[[nodes]]\nname = "a"\nreplicas = [{name = "r"}]\n[[nodes]]\nname = "b"',
+            "ReplicaSpec.*path",
+        ),
+        (
+            '[[nodes]]\nname = "a"\nreplicas = [{name = "r", path = "/r"}, {name = "r", path = "/s"}]\n'
+            '[[nodes]]\nname = "b"',
+            "names a replica twice",
+        ),
         ('[resources]\ncpus = 0\n[[nodes]]\nname = "a"\n[[nodes]]\nname = "b"', "cannot run within"),
     ],
 )
@@ -193,6 +204,20 @@ def test_a_pool_on_a_volume_that_is_not_there_is_refused() -> None:
     assert pool.text({"shared": "/mnt/shared"}) == "common=filesystem:/mnt/shared/pool"
     with pytest.raises(BadConfig, match="no volume 'shared'"):
         pool.text({"state": "/x"})
+
+
+def test_every_node_of_replicated_serves_a_replica_of_one_store() -> None:
+    made = topology.replicated()
+    texts = {node.name: [one.text({"state": "/s"}) for one in node.replicas] for node in made.nodes}
+    assert texts == {
+        "node1": ["store=/s/replica"],
+        "node2": ["store=/s/replica"],
+        "node3": ["store=/s/replica"],
+    }
+    assert made.stranger.replicas == ()
+    assert topology.shared_volume().nodes[0].replica("store") is None
+    with pytest.raises(BadConfig, match="replica 'r': no volume 'far'"):
+        ReplicaSpec("r", "{far}/r").text({"state": "/s"})
 
 
 @pytest.mark.parametrize("name", ["replicated", "shared-volume"])
@@ -216,3 +241,5 @@ def test_the_compose_files_say_the_same(name: str) -> None:
         assert own.count(f'"{volume.name}:{volume.at}"') == len(made.nodes)
     mounted = ",".join(volume.at for volume in made.volumes)
     assert own.count(f"LAILA_VOLUMES: {mounted}") == (len(made.nodes) if mounted else 0)
+    replicas = ",".join(replica.text(places) for replica in made.nodes[0].replicas)
+    assert f"LAILA_REPLICAS: {replicas}" in own

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("pool_conformance", "durable_conformance")
+pytest.register_assert_rewrite("pool_conformance", "durable_conformance", "served_conformance")
 
 
 def unmount(path: Path) -> None:

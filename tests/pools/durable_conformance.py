@@ -1,4 +1,4 @@
-"""What must hold for a durable pool: kills, other processes, full, read-only and damaged disks."""
+"""What must hold for a pool that processes share, and for one on a disk: kills, others, full and damaged disks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ import laila
 from laila import errors
 from laila.pools import Pool
 
-KILLS = 20
 PROCESSES = 4
 ENTRIES_EACH = 40
 
@@ -46,24 +45,22 @@ def somebody_else(directory: Path) -> Iterator[None]:
                 path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-class DurablePoolConformance(PoolConformance):
-    """Beside `make`, a subclass names its `kind` and whether a batch is all or nothing."""
+class SharedPoolConformance(PoolConformance):
+    """A subclass names its `kind`, whether a batch is all or nothing, and where a store is if not at its path."""
 
     kind: ClassVar[str]
     atomic_batches: ClassVar[bool]
+    kills: ClassVar[int] = 20
+
+    def address(self, path: Path) -> str:
+        """What the pool is opened with; each path is a store of its own."""
+        return str(path)
 
     def open(self, path: Path) -> Pool:
-        return writer.KINDS[self.kind](str(path))
+        return writer.KINDS[self.kind](self.address(path))
 
     def make(self, directory: Path) -> Pool:
         return self.open(directory / "pool")
-
-    @pytest.fixture
-    def foreign_directory(self) -> Iterator[Path]:
-        """A directory that others may read; pytest's own are private."""
-        with tempfile.TemporaryDirectory() as name:
-            Path(name).chmod(0o755)
-            yield Path(name)
 
     @pytest.fixture
     def filled(self, tmp_path: Path) -> Path:
@@ -76,7 +73,7 @@ class DurablePoolConformance(PoolConformance):
     def start(self, path: Path, *arguments: str) -> subprocess.Popen[bytes]:
         package = Path(laila.__path__[0]).parent
         return subprocess.Popen(
-            [sys.executable, "-W", "error", writer.__file__, self.kind, str(path), *arguments],
+            [sys.executable, "-W", "error", writer.__file__, self.kind, self.address(path), *arguments],
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(package)},
         )
@@ -93,15 +90,11 @@ class DurablePoolConformance(PoolConformance):
             assert two.delete("k0")
             assert not one.exists("k0")
 
-    def test_missing_directories_are_made(self, tmp_path: Path) -> None:
-        with self.open(tmp_path / "a" / "b" / "pool") as pool:
-            pool.put("k", record())
-
     # -- processes ------------------------------------------------------------------------------------------
 
     def test_kill_9_loses_nothing_acknowledged_and_tears_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "pool"
-        for seed in range(KILLS):
+        for seed in range(self.kills):
             acknowledged = self.kill_a_writer(path, random.Random(seed))  # noqa: S311 - repeatable, not secret
             with self.open(path) as pool:
                 self.check_after_kill(pool, acknowledged)
@@ -146,10 +139,34 @@ class DurablePoolConformance(PoolConformance):
                     assert content(pool.get(f"{name}-{number}")) == content(writer.of_round(number))
             assert content(pool.get("shared")) == content(writer.of_round(ENTRIES_EACH - 1))
 
+    def test_processes_that_count_by_swap_lose_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "pool"
+        processes = [self.start(path, "count", str(self.each_counts)) for _ in range(PROCESSES)]
+        for process in processes:
+            process.communicate(timeout=120)
+            assert process.returncode == 0
+        with self.open(path) as pool:
+            assert int(pool.get("counter").head) == PROCESSES * self.each_counts
+
     def test_a_forked_child_and_its_parent_both_go_on(self, tmp_path: Path) -> None:
         process = self.start(tmp_path / "pool", "fork")
         process.communicate(timeout=60)
         assert process.returncode == 0
+
+
+class DurablePoolConformance(SharedPoolConformance):
+    """A pool on a disk."""
+
+    @pytest.fixture
+    def foreign_directory(self) -> Iterator[Path]:
+        """A directory that others may read; pytest's own are private."""
+        with tempfile.TemporaryDirectory() as name:
+            Path(name).chmod(0o755)
+            yield Path(name)
+
+    def test_missing_directories_are_made(self, tmp_path: Path) -> None:
+        with self.open(tmp_path / "a" / "b" / "pool") as pool:
+            pool.put("k", record())
 
     # -- disks ----------------------------------------------------------------------------------------------
 
@@ -185,6 +202,7 @@ class DurablePoolConformance(PoolConformance):
             for use in (
                 lambda: pool.put("k1", record()), lambda: pool.put_many([("new", record())]),
                 lambda: pool.delete("k1"), pool.empty, lambda: pool.probe(write=True),
+                lambda: pool.swap("k1", writer.of_round(1), record()),
             ):  # fmt: skip
                 with pytest.raises(errors.StorageError) as caught:
                     use()
@@ -240,7 +258,7 @@ class DurablePoolConformance(PoolConformance):
     # -- damage ---------------------------------------------------------------------------------------------
 
     def files(self, path: Path) -> Iterator[Path]:
-        return (file for file in sorted([path, *path.rglob("*")]) if file.is_file())
+        return (file for file in sorted([path, *path.rglob("*")]) if file.is_file() and file.stat().st_size)
 
     def test_damage_is_never_a_wrong_value(self, filled: Path) -> None:
         """Bits flip, tails are cut off: an entry is then right, or Corrupt, or gone, never something else."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,8 +33,20 @@ def content(found: Encoded | None) -> tuple[bytes, list[bytes]] | None:
     return None if found is None else (bytes(found.head), [bytes(buffer) for buffer in found.buffers])
 
 
+def count_up(pool: Pool, times: int) -> None:
+    """Add to a counter that others add to as well."""
+    for _ in range(times):
+        while True:
+            before = pool.get("counter")
+            after = Encoded(b"%d" % (1 + (0 if before is None else int(before.head))), (b"padding",))
+            if pool.swap("counter", before, after):
+                break
+
+
 class PoolConformance:
-    """Subclasses say how a pool is made in a directory of its own."""
+    """Subclasses say how a pool is made in a directory of its own, and how often each thread counts."""
+
+    each_counts: ClassVar[int] = 25
 
     def make(self, directory: Path) -> Pool:
         raise NotImplementedError
@@ -144,6 +157,75 @@ class PoolConformance:
         pool.probe(write=True)
         assert pool.count() == 0
 
+    # -- swap -----------------------------------------------------------------------------------------------
+
+    def test_a_swap_stores_only_over_what_it_expects(self, pool: Pool) -> None:
+        one, two = record(b"one", b""), record(b"two")
+        assert pool.swap("k", one, two) is False
+        assert pool.get("k") is None
+        assert pool.swap("k", None, one) is True
+        assert pool.swap("k", None, two) is False
+        for other in (two, Encoded(b"head"), Encoded(b"head", (b"one",)), Encoded(b"other", (b"one", b""))):
+            assert pool.swap("k", other, two) is False
+        assert content(pool.get("k")) == content(one)
+        assert pool.swap("k", pool.get("k"), two) is True
+        assert content(pool.get("k")) == content(two)
+        assert pool.delete("k")
+        assert pool.swap("k", two, one) is False
+        assert pool.swap("k", None, one) is True
+        assert pool.count() == 1
+        assert pool.nbytes() >= 7
+
+    def test_a_swap_is_local_and_takes_any_key_and_any_buffer(self, pool: Pool) -> None:
+        last = MemoryPool()
+        pool << last
+        last.put("k", record(b"far"))
+        assert pool.swap("k", record(b"far"), record(b"near")) is False
+        for key in STRANGE_KEYS:
+            assert pool.swap(key, None, record(bytearray(b"writable"), memoryview(b"view")[1:3]))
+            assert pool.swap(key, record(memoryview(b"writable"), b"ie"), record(key.encode()))
+            assert content(pool.get(key)) == content(record(key.encode()))
+        assert content(last.get("k")) == content(record(b"far"))
+
+    def test_a_swap_moves_records_of_several_chunks(self, pool: Pool) -> None:
+        big = bytes(range(256)) * (10 << 12)
+        one, two = record(big, b"small", big[1:]), record(big[2:], big)
+        assert pool.swap("k", None, one)
+        assert not pool.swap("k", record(big, b"small", big[:-1]), two)
+        assert pool.swap("k", one, two)
+        assert content(pool.get("k")) == content(two)
+        assert pool.swap("k", two, record(b"now small"))
+        assert content(pool.get("k")) == content(record(b"now small"))
+
+    def test_threads_that_count_by_swap_lose_nothing(self, pool: Pool) -> None:
+        with ThreadPoolExecutor(8) as threads:
+            done = [threads.submit(count_up, pool, self.each_counts) for _ in range(8)]
+            for each in done:
+                each.result(120)
+        assert int(pool.get("counter").head) == 8 * self.each_counts
+
+    def test_a_swap_is_one_step_also_against_puts_and_deletes(self, pool: Pool) -> None:
+        """What a put stored is never undone by a swap that did not see it."""
+        stop = threading.Event()
+
+        def swap() -> None:
+            while not stop.is_set():
+                pool.swap("k", record(b"old"), record(b"swapped"))
+
+        with ThreadPoolExecutor(2) as threads:
+            swapping = threads.submit(swap)
+            try:
+                for number in range(self.each_counts):
+                    pool.put("k", record(b"old"))
+                    pool.put("k", record(b"put %d" % number))
+                    assert content(pool.get("k")) == content(record(b"put %d" % number))
+                    pool.put("k", record(b"old"))
+                    pool.delete("k")
+                    assert pool.get("k") is None
+            finally:
+                stop.set()
+            swapping.result(60)
+
     # -- keys -----------------------------------------------------------------------------------------------
 
     def test_any_text_is_a_key(self, pool: Pool) -> None:
@@ -164,6 +246,8 @@ class PoolConformance:
             pool.put_many([("good", record()), (key, record())])
         with pytest.raises(errors.BadValue):
             pool.get(key)
+        with pytest.raises(errors.BadValue):
+            pool.swap(key, None, record())
         assert pool.count() == 0
 
     # -- user level -----------------------------------------------------------------------------------------
@@ -190,7 +274,7 @@ class PoolConformance:
             lambda: pool.get("k"), lambda: pool.put("k", record()), lambda: pool.delete("k"),
             lambda: pool.exists("k"), lambda: pool.get_many(["k"]), lambda: pool.put_many([("k", record())]),
             lambda: pool.delete_many(["k"]), lambda: pool.keys(), pool.count, pool.nbytes, pool.probe,
-            pool.empty, lambda: pool.exists_many(["k"]),
+            pool.empty, lambda: pool.exists_many(["k"]), lambda: pool.swap("k", None, record()),
         ):  # fmt: skip
             with pytest.raises(errors.PoolClosed):
                 use()

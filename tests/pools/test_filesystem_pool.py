@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import mmap
 import os
 import shutil
@@ -14,6 +16,7 @@ from pool_conformance import content, record
 
 from laila import errors
 from laila.pools import FilesystemPool
+from laila.pools import filesystem as filesystem_module
 from laila.pools.recordfile import MAP_MINIMUM
 
 
@@ -89,8 +92,8 @@ def test_a_fill_that_comes_second_does_not_replace_and_leaves_no_file(
 def test_a_directory_that_was_emptied_by_hand_takes_entries_again(tmp_path: Path) -> None:
     with FilesystemPool(tmp_path) as pool:
         pool.put("k", record())
-        for directory in tmp_path.iterdir():
-            shutil.rmtree(directory)
+        for each in tmp_path.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
         assert pool.get("k") is None
         with pytest.raises(errors.StorageError, match="ENOENT"):
             pool.put("k", record())
@@ -142,3 +145,42 @@ def test_strangers_files_are_not_entries_and_are_left_alone(tmp_path: Path) -> N
         assert list(pool) == ["k"]
         pool.empty()
         assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["notes.txt"]
+
+
+def test_writers_wait_for_a_swap_and_a_swap_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nothing changes between its look and its rename; who waits for too long says so, and nothing has changed."""
+    monkeypatch.setattr(filesystem_module, "_WAIT_SECONDS", 0.1)
+    with FilesystemPool(tmp_path) as pool:
+        pool.put("k", record(b"old"))
+        changes = [
+            lambda: pool.put("k", record(b"new")), lambda: pool.put_many([("new", record()), ("k", record(b"new"))]),
+            lambda: pool.delete("k"), pool.empty, lambda: pool.swap("k", record(b"old"), record(b"new")),
+        ]  # fmt: skip
+        with (tmp_path / ".swap").open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            for change in changes:
+                with pytest.raises(errors.StorageError) as caught:
+                    change()
+                assert caught.value.reason == "EBUSY"
+            fcntl.flock(held, fcntl.LOCK_SH)
+            with pytest.raises(errors.StorageError):
+                changes[-1]()
+            assert (list(pool), content(pool.get("k"))) == (["k"], content(record(b"old")))
+            changes[0]()
+        assert pool.swap("k", record(b"new"), record(b"swapped"))
+
+
+def test_where_nothing_can_be_locked_a_swap_is_refused_and_writers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlockable(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with FilesystemPool(tmp_path) as pool:
+        pool.put("k", record(b"old"))
+        monkeypatch.setattr(fcntl, "flock", unlockable)
+        pool.put("k", record(b"new"))
+        with pytest.raises(errors.StorageError) as caught:
+            pool.swap("k", record(b"new"), record())
+        assert caught.value.reason == "ENOLCK"
+        assert content(pool.get("k")) == content(record(b"new"))

@@ -2,6 +2,7 @@
 
 python writer.py KIND PATH sequence         writes rounds for ever, prints each when its puts returned
 python writer.py KIND PATH many NAME COUNT  puts COUNT entries of its own, each time a shared one
+python writer.py KIND PATH count COUNT      adds to a counter by swap, COUNT times
 python writer.py KIND PATH fork             uses the pool in a forked child while the parent goes on
 """
 
@@ -12,9 +13,15 @@ import sys
 from collections.abc import Callable
 
 from laila.codec import Encoded
-from laila.pools import FilesystemPool, Pool, SqlitePool
+from laila.pools import FilesystemPool, Pool, PostgresPool, RedisPool, S3Pool, SqlitePool
 
-KINDS: dict[str, Callable[[str], Pool]] = {"filesystem": FilesystemPool, "sqlite": SqlitePool}
+KINDS: dict[str, Callable[[str], Pool]] = {
+    "filesystem": FilesystemPool,
+    "sqlite": SqlitePool,
+    "redis": RedisPool,
+    "postgres": PostgresPool,
+    "s3": S3Pool,
+}
 BATCH = [f"batch{i}" for i in range(4)]
 
 
@@ -37,6 +44,15 @@ def many(pool: Pool, name: str, count: int) -> None:
     for number in range(count):
         pool.put(f"{name}-{number}", of_round(number))
         pool.put("shared", of_round(number))
+
+
+def count_up(pool: Pool, times: int) -> None:
+    for _ in range(times):
+        while True:
+            before = pool.get("counter")
+            after = Encoded(b"%d" % (1 + (0 if before is None else int(before.head))))
+            if pool.swap("counter", before, after):
+                break
 
 
 def connections(pool: Pool) -> set[object]:
@@ -67,5 +83,7 @@ if __name__ == "__main__":
             sequence(opened)
         elif sys.argv[3] == "many":
             many(opened, sys.argv[4], int(sys.argv[5]))
+        elif sys.argv[3] == "count":
+            count_up(opened, int(sys.argv[4]))
         else:
             fork(opened)

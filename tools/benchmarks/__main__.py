@@ -16,14 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import artifact_group, environments, lock_group, peer_group
+from . import artifact_group, environments, lock_group, peer_group, replica_group
 from .bars import Verdict, judge
 from .group import Group, Plan
+from .replica_contender import DIFFERING
 from .results import Results
 from .run import run
 from .table import describe, report
 
-GROUPS: dict[str, Group] = {g.name: g for g in (peer_group.GROUP, artifact_group.GROUP, lock_group.GROUP)}
+GROUPS: dict[str, Group] = {
+    module.GROUP.name: module.GROUP for module in (peer_group, artifact_group, lock_group, replica_group)
+}
 CONTENDER_NAMES = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group.contenders))
 WORK_NAMES = tuple(work for group in GROUPS.values() for work in group.works)
 INTERRUPTED = "the run was interrupted"
@@ -60,6 +63,8 @@ def main() -> int:
         redis=redis,
         maif=options.maif,
         pin=options.pin,
+        etcd=shutil.which("etcd"),
+        names=options.names,
     )
     try:
         for group, results in chosen:
@@ -105,6 +110,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--reps", type=int, default=None, metavar="N", help="repetitions (5; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="two repetitions of half the length")
     parser.add_argument(
+        "--names", type=int, default=10_000, metavar="N", help="names of the replicated store (10000)"
+    )
+    parser.add_argument(
         "--pin",
         choices=("free", "apart", "together"),
         default="free",
@@ -123,6 +131,8 @@ def parse() -> argparse.Namespace:
     options.reps = options.reps if options.reps is not None else 2 if options.quick else 5
     if options.reps < 1:
         parser.error("--reps must be 1 or more")
+    if options.names < DIFFERING:
+        parser.error(f"--names must be {DIFFERING} or more: as many are made to differ")
     if options.pin != "free" and options.groups != ["peers"]:
         parser.error("--pin is about the two sides of a link: choose the group `peers` alone")
     if not choose(options):

@@ -24,6 +24,7 @@ REQUIREMENTS = {
     "peers": (*PEERS, "cryptography>=44"),
     "artifacts": ("numpy>=1.26", "msgpack>=1.1", "cryptography>=44"),
     "locks": ("portalocker>=3", "fasteners>=0.19", "filelock>=3.16", "redis>=5.0", "msgpack>=1.1"),
+    "replicas": ("redis>=5.0", "grpcio>=1.60", "msgpack>=1.1", "cryptography>=44"),
     "laila-core": ("laila-core==1.0.12", "numpy>=1.26", "msgpack>=1.1"),
 }
 

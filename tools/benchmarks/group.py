@@ -1,6 +1,7 @@
 """A group is a set of contenders that do the same works: what to run, in which order, how to print and to judge it.
 
-Groups share nothing but the harness: `peer_group`, `artifact_group` and `lock_group` each hold one as data.
+Groups share nothing but the harness: `peer_group`, `artifact_group`, `lock_group` and `replica_group` each hold one as
+data.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Plan:
     redis: str | None
     maif: Path | None
     pin: str
+    etcd: str | None = None
+    names: int = 10_000  # that a replicated store has when all of it is verified
 
     def cores(self, side: str) -> dict[str, str]:
         """The setting that keeps a side to its cores: `apart` is one core each, `together` both on one."""

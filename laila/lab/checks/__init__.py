@@ -1,12 +1,14 @@
 """The steps of a check, in order. Each is a function of a `Stage` that says what it saw, or raises `CheckFailed`.
 
 Every topology gets the main job. One whose nodes share a volume gets the steps on that volume too. Where the volume
-is a network file system, those are all that differs, so the main job's other steps are left to a plain volume.
+is a network file system, those are all that differs, so the main job's other steps are left to a plain volume. Where
+every node serves a replica, the replicated store is checked through them.
 """
 
 from __future__ import annotations
 
 from laila.lab.checks import (
+    convergence,
     crash,
     damage,
     exclusion,
@@ -17,7 +19,10 @@ from laila.lab.checks import (
     memory,
     passing,
     readonly,
+    registers,
     registrations,
+    replica_damage,
+    replica_promises,
     stranger,
     volume,
     writers,
@@ -33,7 +38,7 @@ from laila.lab.checks.base import (
     shared_by_all,
 )
 from laila.lab.checks.outfit import outfit
-from laila.lab.topology import Topology
+from laila.lab.topology import STORE, Topology
 
 READY: tuple[Step, ...] = (
     Step("start", "start nodes and clients", links.start, vital=True),
@@ -57,6 +62,12 @@ ON_THE_VOLUME: tuple[Step, ...] = (
     Step("damage", "refuse damage, forgery, rollback", damage.is_refused),
     Step("passing", "kill -9 of holders: the lock goes on", passing.killed_holders),
 )
+ON_REPLICAS: tuple[Step, ...] = (
+    Step("registers", "replicas answer as one", registers.answers_are_linearizable),
+    Step("converge", "replicas become equal", convergence.replicas_become_equal),
+    Step("promises", "nothing acknowledged is missing", replica_promises.everything_is_there),
+    Step("hurt", "damaged replicas are made good", replica_damage.is_found_and_repaired),
+)
 INSIDE: tuple[Step, ...] = (
     Step("inside", "no node crashed inside", logs.no_node_crashed_inside, always=True),
 )
@@ -74,9 +85,12 @@ def effort(topology: Topology) -> Effort:
 def job(topology: Topology) -> tuple[Step, ...]:
     """What is checked of this topology."""
     shared = shared_by_all(topology)
-    if shared is None:
-        return MAIN_JOB
-    return (*READY, *ON_THE_VOLUME, *(() if shared.networked else PEERING), *INSIDE)
+    replicated = len(topology.nodes) >= registers.LEAST_NODES and all(
+        n.replica(STORE) for n in topology.nodes
+    )
+    on_the_volume = ON_THE_VOLUME if shared is not None else ()
+    peering = PEERING if shared is None or not shared.networked else ()
+    return (*READY, *on_the_volume, *peering, *(ON_REPLICAS if replicated else ()), *INSIDE)
 
 
 __all__ = ["MAIN_JOB", "CannotHere", "CheckFailed", "Effort", "Stage", "Step", "effort", "job", "outfit"]

@@ -73,6 +73,20 @@ class Effort:
     least_reads: int = 20
     """On each node."""
     writers_killed: int = 30
+    replica_workers: int = 2
+    """Beside each node, one operation at a time each."""
+    replica_for: float = 2.0
+    """How long they work before the first fault, and again after the last one."""
+    replica_timeout: float = 5.0
+    """What one operation on the replicated store may take."""
+    fault_for: float = 1.5
+    """How long a node stays broken at least."""
+    least_replica_ops: int = 30
+    """Operations that must go through before, during and after each fault."""
+    converge_within: float = 10.0
+    """From the end of all work to equal replicas, without anybody's help."""
+    repair_within: float = 4.0
+    """What damaged replicas get to become good by themselves, before a scrub is asked for."""
     file_timeout: float = 30.0
 
 
@@ -157,9 +171,10 @@ class Stage:
 
     @property
     def crew(self) -> Crew:
-        """The workers on the shared volume."""
+        """The workers beside the nodes."""
         if self._crew is None:
-            self._crew = Crew(self.driver, self.history, self.volume.name)
+            shared = shared_by_all(self.topology)
+            self._crew = Crew(self.driver, self.history, "" if shared is None else shared.name)
         return self._crew
 
     def need_safe(self) -> None:

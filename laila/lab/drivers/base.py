@@ -36,6 +36,8 @@ class Capabilities:
     resource_limits: bool
     pause: bool = True
     kill: bool = True
+    cut: bool = False
+    """A node can be cut off from the others, and only from them."""
     survives_reboot: bool = False
     volume_kinds: tuple[str, ...] = (PLAIN,)
 
@@ -45,6 +47,7 @@ class Capabilities:
             "own_network": "nodes share this machine's network",
             "own_filesystem": "nodes share this machine's files",
             "resource_limits": "memory, CPU and process limits are not applied",
+            "cut": "no node is cut off from the others",
         }
         return [text for field, text in missing.items() if not getattr(self, field)]
 
@@ -166,6 +169,16 @@ class Driver(abc.ABC):
         self.stop(name, grace)
         self.start(name)
 
+    def cut(self, name: str) -> None:
+        """Cut a running node off from the other nodes; programs beside it are still spoken with. Raises BadConfig
+        where the driver cannot do it.
+        """
+        raise BadConfig(f"the {self.name} driver cannot cut {name} off from the others")
+
+    def rejoin(self, name: str) -> None:
+        """Undo `cut`."""
+        raise BadConfig(f"the {self.name} driver cannot cut {name} off from the others")
+
     @abc.abstractmethod
     def state(self, name: str) -> NodeState: ...
 
@@ -200,6 +213,10 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def read(self, name: str, path: str) -> bytes:
         """The bytes of a file; `path` is relative to the node's state directory."""
+
+    @abc.abstractmethod
+    def state_path(self, name: str) -> str:
+        """The node's state directory, as programs beside it see it."""
 
     @abc.abstractmethod
     def volume_path(self, name: str, volume: str) -> str:
@@ -277,6 +294,8 @@ def node_environment(
     }
     if volumes := topology.volumes_of(spec.name):
         environment["LAILA_VOLUMES"] = ",".join(places[volume.name] for volume in volumes)
+    if spec.replicas:
+        environment["LAILA_REPLICAS"] = ",".join(replica.text(places) for replica in spec.replicas)
     if spec.access:
         environment["LAILA_ACCESS"] = ";".join(spec.access)
     return environment

@@ -62,7 +62,7 @@ class DockerDriver(Driver):
 
     name: ClassVar[str] = "docker"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        own_network=True, own_filesystem=True, resource_limits=True, volume_kinds=VOLUME_KINDS
+        own_network=True, own_filesystem=True, resource_limits=True, cut=True, volume_kinds=VOLUME_KINDS
     )
 
     def __init__(self, run: Run, topology: Topology) -> None:
@@ -166,6 +166,15 @@ class DockerDriver(Driver):
         if self.topology.network_volume_of(name):
             self._as_root(name, network_volume.LET_GO)
 
+    def cut(self, name: str) -> None:
+        self.need(name, NodeState.RUNNING, "cut off")
+        container = self._container(name)
+        self._asking(f"cut {name} off", lambda: self._network().disconnect(container))
+
+    def rejoin(self, name: str) -> None:
+        container = self._container(name)
+        self._asking(f"let {name} rejoin", lambda: self._network().connect(container, aliases=[name]))
+
     def state(self, name: str) -> NodeState:
         self.node(name)
         container = self._find(name)
@@ -222,6 +231,10 @@ class DockerDriver(Driver):
                     return file.read()
         raise LabError(f"cannot read {path} of {name}: it is no file")
 
+    def state_path(self, name: str) -> str:
+        self.node(name)
+        return STATE_DIR
+
     def volume_path(self, name: str, volume: str) -> str:
         return self.volume(name, volume).at
 
@@ -250,6 +263,9 @@ class DockerDriver(Driver):
 
     def _mine(self) -> dict[str, str]:
         return {"label": f"{RUN_LABEL}={self.run.run_id}"}
+
+    def _network(self) -> Any:
+        return self._engine.networks.get(self._name("network"))
 
     def _containers(self) -> list[Any]:
         return list(self._engine.containers.list(all=True, filters=self._mine(), ignore_removed=True))

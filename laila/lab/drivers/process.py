@@ -259,6 +259,10 @@ class ProcessDriver(Driver):
         except OSError as error:
             raise LabError(f"cannot read {path} of {name}: {error.strerror}") from error
 
+    def state_path(self, name: str) -> str:
+        self.node(name)
+        return str(self._directory(name) / "state")
+
     def volume_path(self, name: str, volume: str) -> str:
         return str(self._root / "volumes" / self.volume(name, volume).name)
 

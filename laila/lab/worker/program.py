@@ -13,7 +13,7 @@ from typing import IO, Any
 from laila.errors import BadValue
 from laila.lab.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, describe
 from laila.lab.clocks import boot_id
-from laila.lab.worker import agents, artifacts, files, locking
+from laila.lab.worker import agents, artifacts, files, locking, replicas
 from laila.lab.worker.bench import Bench, Operation, Words
 
 
@@ -39,6 +39,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **files.OPERATIONS,
     **artifacts.OPERATIONS,
     **agents.OPERATIONS,
+    **replicas.OPERATIONS,
 }
 
 

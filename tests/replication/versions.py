@@ -1,0 +1,80 @@
+"""Versions for tests: authors with fixed keys, which other processes can have as well, and what they write."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from laila.artifacts import Signer, TrustSet
+from laila.artifacts import create_maif as new_artifact
+from laila.replication.copies import Copy
+from laila.replication.replica import Replica, Stamp
+from laila.replication.tags import Stand
+
+ME, ANOTHER, STRANGER = b"m" * 32, b"a" * 32, b"s" * 32
+"""Seeds of keys."""
+MEMBERSHIP = "laila-membership"
+STAMP = Stamp("the-store", "the-replica")
+
+
+def signer_of(seed: bytes) -> Signer:
+    return Signer(Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def trust_of(*seeds: bytes) -> TrustSet:
+    return TrustSet([signer_of(seed) for seed in seeds])
+
+
+class Author:
+    """Who signs with the key of a seed."""
+
+    def __init__(self, seed: bytes, trust: TrustSet) -> None:
+        self.signer = signer_of(seed)
+        self.trust = trust
+
+    @property
+    def key(self) -> str:
+        """The public key, hex."""
+        return self.signer.public_key.hex()
+
+    def version(self, name: str, sequence: int, text: str = "", *, gone: bool = False, size: int = 0) -> Copy:
+        """A version that says `text`, or a tombstone, or one with `size` bytes of content that do not repeat."""
+        artifact = new_artifact("tester")
+        if size:
+            artifact.add_binary(b"".join(number.to_bytes(8, "big") for number in range(size // 8)))
+        elif not gone:
+            artifact.add_text(text or f"version {sequence} of {name}")
+        artifact.name_as(name, sequence=sequence, gone=gone)
+        return Copy.encode(name, artifact, self.signer, self.trust)
+
+    def unnamed(self, text: str = "by the seed's program") -> bytes:
+        """The file that a program writes which knows nothing of versions."""
+        artifact = new_artifact("tester")
+        artifact.add_text(text)
+        return artifact.to_bytes(key=self.signer)
+
+    def membership(self, number: int) -> bytes:
+        """A membership document, as far as a replica looks into it."""
+        with self.version(MEMBERSHIP, number, f"membership {number}") as copy:
+            return bytes_of(copy)
+
+
+def bytes_of(copy: Copy) -> bytes:
+    return b"".join(bytes(piece) for _, piece in copy.chunks())
+
+
+def text_of(copy: Copy) -> str:
+    (item,) = copy.artifact().get_content_list()
+    return str(item["text"])
+
+
+def put(replica: Replica, copy: Copy, number: int = 0) -> Stand:
+    """Put and close it."""
+    with copy:
+        return replica.put(copy, number)
+
+
+def tampered(copy: Copy, at: int = 700) -> Copy:
+    """The same with one bit of its bytes turned."""
+    data = bytearray(bytes_of(copy))
+    data[at] ^= 1
+    return Copy(copy.name, copy.stand, data)
