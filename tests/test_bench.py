@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,22 @@ def test_values_are_put_and_got_by_one_and_by_a_crowd(tmp_path: Path) -> None:
     assert {path.name.partition("-")[0] for path in (tmp_path / "server-0").iterdir()} == {"crowd", "durable"}
 
 
+@pytest.mark.parametrize("works", [("durable", "crowd", "quorum"), ("verify", "repair")], ids=",".join)
+def test_a_store_on_three_nodes_is_measured_whole(
+    works: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_group.environments, "python", lambda environment: sys.executable)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    tiny = replace(plan(tmp_path), seconds=0.01, names=20)
+    numbers = replica_group.do(tiny, works, "laila")
+    tables = [table for work in works for table in replica_group.TABLES[work]]
+    assert sorted(numbers) == sorted(metric for table in tables for metric, _, _ in table.columns), numbers
+    if "verify" in works:
+        assert (numbers["verify.names"], numbers["verify.exchanges"]) == (20, 1)
+        assert numbers["repair.transfers"] >= 3
+    assert list(tmp_path.glob("replicas-*")) == []
+
+
 def test_operations_take_turns_in_every_order_and_the_first_turn_is_not_counted() -> None:
     calls: list[str] = []
     operations = {"a": lambda turn: calls.append(f"a{turn}"), "b": lambda turn: calls.append(f"b{turn}")}
@@ -136,6 +153,7 @@ def test_messages_of_etcd_are_written_and_read() -> None:
     # RangeResponse{header{revision: 300}, kvs{key: "k", mod_revision: 300, value: "v"}, count: 1}
     answer = b"\x0a\x03\x18\xac\x02" + b"\x12\x09\x0a\x01k\x18\xac\x02\x2a\x01v" + b"\x20\x01"
     assert find(find(answer, 2), 5) == b"v"
+    assert find(field(SECOND, bytes(200)) + field(FIRST, b"k"), 1) == b"k"
     with pytest.raises(KeyError):
         find(answer, 9)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from laila.errors import LailaError
 from laila.node.meter import SHARE
-from laila.node.replica_map import ReplicaView, completed
+from laila.node.replica_map import BEHIND, REBUILDING, ReplicaView, completed
 
 if TYPE_CHECKING:
     from laila.replication.replica import Replica
@@ -35,9 +35,12 @@ LONGEST = 30.0
 
 
 class Caretaker:
-    """Cares for one served replica from `start` on; `open_store` opens its store. Close it before the node's links."""
+    """Cares for one served replica from `start` on; `open_store(id)` opens its store, of which it is member `id`.
 
-    def __init__(self, name: str, replica: Replica, open_store: Callable[[], ReplicatedStore]) -> None:
+    Close it before the node's links.
+    """
+
+    def __init__(self, name: str, replica: Replica, open_store: Callable[[str], ReplicatedStore]) -> None:
         self._name = name
         self._replica = replica
         self._open_store = open_store
@@ -96,7 +99,7 @@ class Caretaker:
         # It lists its own replica only, by another name than its peers do; the document names the others.
         warnings.simplefilter("ignore", MembershipDiffers)
         self._own = self._replica.stamp().replica
-        store = self._open_store()
+        store = self._open_store(self._own)
         store.keeper.wake()
         with self._lock:
             if not self._over.is_set():
@@ -116,4 +119,7 @@ class Caretaker:
         now = time.time()
         self._reached.update({one["id"]: now for one in found["replicas"] if one["behind"] is not None})
         self._found = found
+        own = next((one for one in found["replicas"] if one["id"] == self._own), None)
+        if own is not None and own["state"] in (BEHIND, REBUILDING):
+            store.keeper.wake(self._own)
         return max(COMPARED, SHARE * (time.monotonic() - started))

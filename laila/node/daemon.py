@@ -181,7 +181,7 @@ class Node:
             served.keeper = caretaker.complete
             caretaker.start()
 
-    def _open_store(self, policy: DefaultPolicy, config: ReplicaConfig) -> ReplicatedStore:
+    def _open_store(self, policy: DefaultPolicy, config: ReplicaConfig, own: str) -> ReplicatedStore:
         from laila.replication.store import ReplicatedStore
 
         trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
@@ -192,6 +192,7 @@ class Node:
             secret=self._secrets.own,
             policy=policy,
             state=self.config.state_dir,
+            caring_for=(own,),
         )
 
     def _offer_volumes(self, policy: DefaultPolicy) -> None:

@@ -111,7 +111,8 @@ def completed(
     members = tuple(_member(one, view, owed, one["id"] in here, reached) for one in found["replicas"])
     return dataclasses.replace(
         view,
-        error=view.error or kept["trouble"],
+        # what is wrong with one member is said there
+        error=view.error or (kept["trouble"] if all(one.state in COUNTING for one in members) else None),
         number=found["number"],
         changing=found["changing"],
         quorum=found["quorum"],

@@ -39,7 +39,14 @@ _REASONS = {
     "42703": "EINVAL",
 }  # fmt: skip
 _CLASSES = {"28": "EACCES", "08": "ENOTCONN", "57": "ECONNRESET", "58": "EIO", "XX": "EIO"}
-_SPOKEN = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EPIPE)
+_SPOKEN = (
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+    errno.EPIPE,
+)
 _BEGIN_AGAIN = ("40001", "40P01")
 """The server ended a transaction for the sake of another one."""
 MAX_TRIES = 5

@@ -151,7 +151,9 @@ class RedisPool(Pool):
         found: list[bytes | None] = []
         with self._asking("read"):
             for start in range(0, len(batch), _GROUP):
-                found += cast("list[bytes | None]", self._again.hmget(self._hash, batch[start : start + _GROUP]))
+                found += cast(
+                    "list[bytes | None]", self._again.hmget(self._hash, batch[start : start + _GROUP])
+                )
         return [
             None if value is None else unpack(value, key, self._place(key))
             for key, value in zip(batch, found, strict=True)

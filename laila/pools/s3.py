@@ -217,8 +217,13 @@ class S3Pool(Pool):
                 raise
 
     def _head(self, raw: bytes) -> Mapping[str, Any] | None:
+        """What is known of an object; by its first byte, because to HEAD a missing bucket is a missing object."""
         with self._asking("read", absent_is_none=True):
-            found: Mapping[str, Any] = self._client().head_object(Bucket=self.bucket, Key=self._name(raw))
+            found: Mapping[str, Any] = self._client().get_object(
+                Bucket=self.bucket, Key=self._name(raw), Range="bytes=0-0"
+            )
+            with contextlib.closing(found["Body"]) as body:
+                body.read()
             return found
         return None
 

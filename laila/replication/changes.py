@@ -226,9 +226,12 @@ class Changes:
     def _admitted(self, view: View, new: Replica) -> str:
         crowd = Crowd({"new": new})
         try:
-            answers = crowd.ask(
-                ["new"], lambda _, replica: _admit(view, replica), lambda answers: False, self._timeout
-            )
+
+            def call(id: str, replica: Replica) -> str:
+                replica.prepare()
+                return _admit(view, replica)
+
+            answers = crowd.ask(["new"], call, lambda answers: False, self._timeout)
         finally:
             let_go(crowd)
         for error in answers.failed.values():

@@ -38,6 +38,7 @@ from ..errors import (
     UntrustedSigner,
 )
 from ..names import check_name
+from ..pools.disk import make_directory
 from ..shared.admission import admit
 from .copies import SMALL, Copy
 from .incoming import Incoming, sweep
@@ -85,6 +86,10 @@ class DirectoryReplica(Replica):
     def stamp(self) -> Stamp:
         self._require()
         return self._records.stamp()
+
+    def prepare(self) -> None:
+        with told(f"make {self._layout.root}"):
+            make_directory(self._layout.root)
 
     def mark(self, stamp: Stamp) -> None:
         if not stamp.store or not stamp.replica:
@@ -212,10 +217,10 @@ class DirectoryReplica(Replica):
         check_name("artifact", name)
         self._require()
         with self._writing(f"settle {name!r}"), self._stripes.name(name):
-            entry = self._clean(name)
-            if entry.fear is None or entry.bad is not None:
+            entry = self._index.look(name)
+            if entry.fear is None and not entry.trouble:
                 return
-            stand = entry.stand
+            stand = self._clean(name).stand
             if tag is not None and (stand is None or stand.tag < tag):
                 return
             self._suspects.clear(name)
@@ -271,9 +276,7 @@ class DirectoryReplica(Replica):
             identity = self._layout.identity()
             self._records.stamp()
             if self._layout.incoming.is_dir():
-                with contextlib.suppress(
-                    OSError
-                ):  # then it is read-only, or will say so when it is written to
+                with contextlib.suppress(OSError):  # read-only: it can be read all the same
                     sweep(self._layout.incoming)
             self._identity = identity
 

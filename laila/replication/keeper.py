@@ -160,8 +160,8 @@ class Keeper:
 
     def status(self) -> dict[str, Any]:
         """For JSON. Of each replica: `behind`, the names of which it lacked the newest version when it was `compared`
-        last (None: it never was, or could not be asked then), `owed` names, or everything (`owed_all`), and `error`,
-        why it could not be asked. Times are of the epoch.
+        last (None: it never was, or could not be asked then), `owed`, a number of names or "everything", and
+        `error`, why it could not be asked. Times are of the epoch.
         """
         owed: dict[str, list[str]] = {}
         with contextlib.suppress(OSError):
@@ -190,8 +190,7 @@ class Keeper:
                         "where": member.where,
                         "behind": self._behind.get(member.where),
                         "compared": self._compared.get(member.where),
-                        "owed": len([name for name in owed.get(member.id, ()) if name != EVERYTHING]),
-                        "owed_all": EVERYTHING in owed.get(member.id, ()),
+                        "owed": _amount(owed.get(member.id, [])),
                         "error": self._unreachable.get(member.where),
                     }
                     for member in members
@@ -427,6 +426,10 @@ class Keeper:
                 self._compare_at = max(self._compare_at, now + min(POLL, self._interval))
             else:
                 self._pay_at = now + POLL
+
+
+def _amount(names: list[str]) -> int | str:
+    return "everything" if EVERYTHING in names else len(names)
 
 
 def _in_words(report: RepairReport) -> str:

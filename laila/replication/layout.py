@@ -64,10 +64,14 @@ class Layout:
         with told(f"use {self.root} as a replica"):
             if not self.root.is_dir() and self._create:
                 make_directory(self.root)
-            if not self.root.is_dir():
-                raise NotADirectoryError(
-                    2, "it is not there" if not self.root.exists() else "it is no directory"
+            if not self.root.exists():
+                raise StorageError(
+                    f"{self.root} is not there; mount what belongs there, or make an empty directory to have this "
+                    "replica rebuilt in it",
+                    reason="ENOENT",
                 )
+            if not self.root.is_dir():
+                raise NotADirectoryError(20, "it is no directory")
         self.require_real()
 
     def identity(self) -> tuple[int, int]:

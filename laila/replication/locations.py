@@ -13,16 +13,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ..artifacts import TrustSet
 from ..artifacts.trust import known_secret
+from ..codec import Buffer
 from ..errors import BadConfig, LailaError, Unreachable
 from ..names import check_name
 from ..pools import Pool
+from ..verbs import CallFuture
+from ..wire.messages import Answer, Op
 from .replica import Replica
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def where_of(place: Place) -> str:
         return place.where
     if isinstance(place, Pool):
         return f"{POOL}{place.global_id}"
-    text = os.fspath(place)
+    text = os.fspath(place) if isinstance(place, str | os.PathLike) else ""
     if not isinstance(text, str) or not text or "\0" in text:
         raise BadConfig(
             f"{place!r} is no place of a replica; give a directory, {SCHEME}NODE/STORE or {POOL}NAME"
@@ -97,7 +100,7 @@ class Locations:
             return self._pool(where, self._policy_of(where).memory.pool(where.removeprefix(POOL)))
         from .directory import DirectoryReplica
 
-        return DirectoryReplica(where, self._trust, where=where)
+        return DirectoryReplica(where, self._trust, where=where, create=False)
 
     def close(self) -> None:
         """Stop dialing; links of the program's own policy stay."""
@@ -129,7 +132,7 @@ class Locations:
         connect = self._connection(node, where)
         return PeerReplica(where, connect, f"replica/{store}", timeout=self._timeout, trust=self._trust)
 
-    def _connection(self, node: str, where: str) -> Callable[[], Remote]:
+    def _connection(self, node: str, where: str) -> Callable[[], Remote | Here]:
         address = address_of(node)
         if address is None:
             policy = self._policy_of(where)
@@ -142,11 +145,15 @@ class Locations:
             )
         secret = self._secret
 
-        def connect() -> Remote:
+        from ..dialer import DialerState
+
+        def connect() -> Remote | Here:
             communication, dialer = self._dialed(host, port, secret)
             end = time.monotonic() + PATIENCE
             while not dialer.peer_id and dialer.last_error is None and time.monotonic() < end:
                 time.sleep(0.002)
+            if dialer.state is DialerState.SELF and self._policy is not None:
+                return Here(self._policy)
             peer = communication.peers.find(dialer.peer_id) if dialer.peer_id else None
             if peer is None or not peer.connected:
                 raise Unreachable(f"{where} is not connected: {dialer.last_error or 'it does not answer'}")
@@ -184,6 +191,27 @@ class Locations:
                 f"(laila.DefaultPolicy), give `policy`, or write {SCHEME}HOST:PORT/STORE"
             )
         return self._policy
+
+
+class Here:
+    """This program's own node, when it is one of those that were named: its services are asked without a link."""
+
+    def __init__(self, policy: DefaultPolicy) -> None:
+        self._policy = policy
+
+    def invoke(self, service: str, question: dict[str, Any], buffers: Sequence[Buffer] = ()) -> CallFuture:
+        """As a peer's; carried out in the thread that asks."""
+        from ..serving import Asker
+
+        future = CallFuture(Op.INVOKE, (), True)
+        try:
+            handler = self._policy.services.find(service)
+            answer = handler(Asker(self._policy.global_id, self._policy.name), question, buffers)
+        except LailaError as error:
+            future.reject(error)
+        else:
+            future.resolve(answer if isinstance(answer, Answer) else Answer(answer))
+        return future
 
 
 def address_of(node: str) -> tuple[str, int] | None:

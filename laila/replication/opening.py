@@ -193,7 +193,11 @@ class _Opening:
         patience = min(self._deadline, time.monotonic() + FOUNDING)
         while True:
             answers = self._survey()
-            document = self._newest(answers) or self._found(answers)
+            document = self._newest(answers)
+            if document is None and self._prepare(answers):
+                answers = self._survey()
+                document = self._newest(answers)
+            document = document or self._found(answers)
             if document is None:
                 continue
             known, strangers, differences = self._match(document, answers)
@@ -277,6 +281,15 @@ class _Opening:
         return None
 
     # -- making a store --
+
+    def _prepare(self, answers: Answers[Said]) -> bool:
+        """Nobody knows a store, so one may begin: let what is missing be made; whether anything was."""
+        missing = [key for key in self.listed if key not in answers.got]
+
+        def call(key: str, replica: Replica) -> None:
+            replica.prepare()
+
+        return bool(self.crowd.ask(missing, call, lambda answers: False, min(GRACE, self._left())).got)
 
     def _found(self, answers: Answers[Said]) -> Document | None:
         """Decide number 1; None when others did, and went on. Raises QuorumLost."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ..proxies import Remote
     from ..verbs import CallFuture
     from ..wire.messages import Answer
+    from .locations import Here
 
 T = TypeVar("T")
 
@@ -53,6 +54,8 @@ WINDOW = 4
 """Pieces of one copy that are under way at the same time."""
 TRIES = 3
 """How often a copy is begun again that was dropped, or changed, under way."""
+_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
+"""Seconds before it is asked again who had too much to do; the last one again and again."""
 
 
 class _Dropped(PeerLost):
@@ -67,9 +70,6 @@ class _Torn(Exception):
         self.because = because
 
 
-_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
-
-
 class PeerReplica(Replica):
     """The replica that a node serves as `service`. Safe under threads; closing it leaves the link as it is.
 
@@ -82,7 +82,7 @@ class PeerReplica(Replica):
     def __init__(
         self,
         where: str,
-        connect: Callable[[], Remote],
+        connect: Callable[[], Remote | Here],
         service: str,
         *,
         timeout: float = 30.0,

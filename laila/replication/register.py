@@ -217,7 +217,12 @@ class Register:
                         copy.close()
                         continue
                 if spread:
-                    self._spread(view, name, copy, found, deadline)
+                    try:
+                        self._spread(view, name, copy, found, deadline)
+                    except BaseException:
+                        if copy is not None:
+                            copy.close()
+                        raise
                 return copy
 
     def _ask_for(
@@ -337,8 +342,6 @@ class Register:
 
         ids = [member.id for member in view if member.id not in have]
         answers = self._ask(view, call, enough, deadline, ids, after=shared.close)
-        for id in answers.silent:
-            self._owe(id, name)
         if view.enough(WRITE, stored(answers)):
             return
         where = {member.id: member.where for member in view}

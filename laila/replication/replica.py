@@ -77,6 +77,12 @@ class Replica(ABC):
     def stamp(self) -> Stamp:
         """Which one it is; a blank Stamp for one that is new, or whose disk was exchanged."""
 
+    def prepare(self) -> None:  # noqa: B027  most places are there
+        """A store begins here, or is to grow here: what is not there yet may be made. Raises StorageError.
+
+        Nobody else makes it: what is missing under a store that there is may be a disk that is not mounted.
+        """
+
     @abstractmethod
     def mark(self, stamp: Stamp) -> None:
         """Give a blank one its identity, or say that it is rebuilt. Raises MixedReplicas when it is another one."""

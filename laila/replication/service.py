@@ -22,13 +22,12 @@ from ..codec import Buffer
 from ..errors import ArtifactCorrupt, BadValue, Busy, Closed, LimitExceeded, StorageError
 from ..shared.trouble import told
 from ..wire.messages import Answer
-from .copies import CHUNK, Arrival, Copy
-from .replica import Health, Replica
+from .copies import CHUNK, Copy
+from .replica import Replica
 from .tags import Stand
-from .transfer import IDLE, UnderWay, Who, check_size
+from .transfer import IDLE, Scrub, UnderWay, Upload, Who, check_size
 from .words import (
     LISTED,
-    NAMES,
     TEXT,
     WEIGHT,
     Words,
@@ -40,8 +39,6 @@ from .words import (
     weight,
 )
 
-TURN = 0.5
-"""Seconds after which a scrub lets others go on; one name's bytes are read at once, however many they are."""
 HUNG = 10.0
 """Seconds after which a call counts as one that hangs on a dead disk."""
 MAY_HANG = 12
@@ -78,48 +75,6 @@ class Counts:
     """Seconds of the epoch."""
 
 
-class _Upload:
-    """A copy that comes in pieces, several of them at the same time."""
-
-    def __init__(self, name: str, stand: Stand) -> None:
-        self.stand = stand
-        with told(f"take a copy of {stand.size} bytes"):
-            self.arrival = Arrival(name, stand.size)
-        self._lock = threading.Lock()
-
-    def write(self, at: int, piece: Buffer) -> None:
-        with self._lock, told(f"keep a piece of {self.arrival.name!r}"):
-            self.arrival.write(at, piece)
-
-    def end(self) -> None:
-        self.arrival.abandon()
-
-
-class _Scrub:
-    """A scrub that goes on in turns."""
-
-    def __init__(self, found: Iterator[tuple[str, Health]]) -> None:
-        self._found = found
-        self._lock = threading.Lock()
-
-    def turn(self) -> tuple[list[tuple[str, Health]], bool]:
-        """The next names, and whether that was all."""
-        end = time.monotonic() + TURN
-        names: list[tuple[str, Health]] = []
-        with self._lock:
-            for one in self._found:
-                names.append(one)
-                if len(names) == NAMES or time.monotonic() >= end:
-                    return names, False
-        return names, True
-
-    def end(self) -> None:
-        with self._lock:
-            close = getattr(self._found, "close", None)  # generators have one
-            if close is not None:
-                close()
-
-
 class ReplicaService:
     """The handler to offer as `replica/NAME`. Close it before the replica, which stays its owner's.
 
@@ -140,9 +95,9 @@ class ReplicaService:
         self._counting = threading.Lock()
         self._inside: dict[int, float] = {}
         self._looks = threading.BoundedSemaphore(LOOKS)
-        self._uploads = UnderWay[_Upload]("copies that come", _Upload.end, idle=idle, alive=alive)
+        self._uploads = UnderWay[Upload]("copies that come", Upload.end, idle=idle, alive=alive)
         self._loans = UnderWay[Copy]("copies that go", Copy.close, idle=idle, alive=alive)
-        self._scrubs = UnderWay[_Scrub]("scrubs", _Scrub.end, idle=idle, alive=alive)
+        self._scrubs = UnderWay[Scrub]("scrubs", Scrub.end, idle=idle, alive=alive)
         self._handlers: dict[str, Callable[[Who, Words, Sequence[Buffer]], Mapping[str, Any] | Answer]] = {
             "stamp": self._stamp,
             "mark": self._mark,
@@ -274,7 +229,7 @@ class ReplicaService:
         there = self.replica.look([name], words.number())[0]
         if isinstance(there, Stand) and there.tag >= stand.tag:
             return {"stand": there.words()}
-        upload = _Upload(name, stand)
+        upload = Upload(name, stand)
         try:
             return {"upload": self._uploads.begin(who, upload, stand.size)}
         except BaseException:
@@ -293,11 +248,8 @@ class ReplicaService:
     def _end(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         number = words.number()
         upload = self._uploads.take(who, words.text("upload"))
-        try:
-            with upload.arrival.seal(self._trust) as copy:
-                return self._given(copy, upload.stand, number, came=0)
-        finally:
-            upload.end()
+        with upload.arrival.seal(self._trust) as copy:
+            return self._given(copy, upload.stand, number, came=0)
 
     def _drop(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         token = words.text("token")
@@ -341,7 +293,7 @@ class ReplicaService:
 
     def _scrub(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         if "run" not in words:
-            return {"run": self._scrubs.begin(who, _Scrub(self.replica.scrub()))}
+            return {"run": self._scrubs.begin(who, Scrub(self.replica.scrub()))}
         token = words.text("run")
         with self._looking(), self._scrubs.use(who, token) as scrub:
             healths, done = scrub.turn()

@@ -11,7 +11,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -67,6 +68,7 @@ class ReplicatedStore(Asynchronous):
     to trust. `policy`: whose links and pools to use (default: the active one, where there is one). `timeout`: seconds
     that a save or a load may take. `state`: a private directory for what is owed to replicas that were away. With
     `background`, they are healed by a thread of this store; else by `repair`, by later reads and by their nodes.
+    `caring_for`: ids of the members that this thread is to look after first, as those of a node's own; none: all.
 
     The replicas that are listed when the store is used for the first time are its members from then on; see
     `add_replica`. Raises: QuorumLost, MixedReplicas, BadConfig, StorageError.
@@ -86,6 +88,7 @@ class ReplicatedStore(Asynchronous):
         timeout: float = 30.0,
         state: str | os.PathLike[str] | None = None,
         background: bool = True,
+        caring_for: Collection[str] = (),
     ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
             raise BadConfig(f"timeout is a number of seconds above 0, not {timeout!r}")
@@ -98,6 +101,7 @@ class ReplicatedStore(Asynchronous):
         self._timeout = float(timeout)
         self._state = None if state is None else Path(state)
         self._background = background
+        self._caring_for = frozenset(caring_for)
         self._lock = threading.Lock()
         self._keeper: Keeper | None = None
         self._own_state: Path | None = None
@@ -141,7 +145,7 @@ class ReplicatedStore(Asynchronous):
             self._crowd,
             lambda: self.view,
             self._trust,
-            self._register.read,
+            partial(self._register.read, spread=False),
             stale=self._stale,
             rebuilt=lambda id: self._members.vet_again(),
             timeout=self._timeout,
@@ -302,6 +306,7 @@ class ReplicatedStore(Asynchronous):
         not be done is in the report.
         """
         self._require_open()
+        self._vet()
         pace = None if rate is None else Pace(rate)
         if names:
             return self._repair.names(
@@ -318,6 +323,7 @@ class ReplicatedStore(Asynchronous):
     ) -> ScrubReport:
         """Let every replica read and verify all its bytes at rest, and repair what is damaged."""
         self._require_open()
+        self._vet()
         pace = None if rate is None else Pace(rate)
         return scrub(self._repair, rate=pace, progress=progress or _untold, cancel=cancel)
 
@@ -333,7 +339,9 @@ class ReplicatedStore(Asynchronous):
             if self._closed:
                 raise Closed("this store was closed; open it again")
             if self._keeper is None:
-                self._keeper = Keeper(self._repair, self._hints(), state=self._private())
+                self._keeper = Keeper(
+                    self._repair, self._hints(), mine=self._caring_for, state=self._private()
+                )
             return self._keeper
 
     # -- members -----------------------------------------------------------------------------------------
@@ -418,6 +426,17 @@ class ReplicatedStore(Asynchronous):
     def _require_open(self) -> None:
         if self._closed:
             raise Closed("this replicated store was closed; open it again")
+
+    def _vet(self) -> None:
+        """Let blank members be enrolled before they are looked after."""
+        view = self.view
+        ids = [member.id for member in view]
+        self._crowd.ask(
+            ids,
+            lambda id, replica: self._members.vet(view, id, replica),
+            lambda answers: False,
+            self._timeout,
+        )
 
     def _label(self, member: Member) -> str:
         return self._given.get(member.where, member.where)

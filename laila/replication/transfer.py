@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ..codec import Buffer
 from ..errors import Busy, Closed, LimitExceeded
+from ..shared.trouble import told
+from .copies import Arrival
+from .replica import Health
+from .tags import Stand
+from .words import NAMES
 
 T = TypeVar("T")
 Who = tuple[str, str]
@@ -28,6 +34,8 @@ FOR_EACH = 8
 IN_ALL = 64
 BYTES = 16 << 30
 """Bytes of all copies that one peer has under way; also those of the largest copy that travels."""
+TURN = 0.5
+"""Seconds after which a scrub lets others go on; one name's bytes are read at once, however many they are."""
 _LOOKS = 12
 """How often within `IDLE` seconds somebody looks whether there is something to drop."""
 
@@ -182,3 +190,45 @@ def check_size(size: int) -> None:
             allowed=BYTES,
             got=size,
         )
+
+
+class Upload:
+    """A copy that comes in pieces, several of them at the same time."""
+
+    def __init__(self, name: str, stand: Stand) -> None:
+        self.stand = stand
+        with told(f"take a copy of {stand.size} bytes"):
+            self.arrival = Arrival(name, stand.size)
+        self._lock = threading.Lock()
+
+    def write(self, at: int, piece: Buffer) -> None:
+        with self._lock, told(f"keep a piece of {self.arrival.name!r}"):
+            self.arrival.write(at, piece)
+
+    def end(self) -> None:
+        self.arrival.abandon()
+
+
+class Scrub:
+    """A scrub that goes on in turns."""
+
+    def __init__(self, found: Iterator[tuple[str, Health]]) -> None:
+        self._found = found
+        self._lock = threading.Lock()
+
+    def turn(self) -> tuple[list[tuple[str, Health]], bool]:
+        """The next names, and whether that was all."""
+        end = time.monotonic() + TURN
+        names: list[tuple[str, Health]] = []
+        with self._lock:
+            for one in self._found:
+                names.append(one)
+                if len(names) == NAMES or time.monotonic() >= end:
+                    return names, False
+        return names, True
+
+    def end(self) -> None:
+        with self._lock:
+            close = getattr(self._found, "close", None)  # generators have one
+            if close is not None:
+                close()

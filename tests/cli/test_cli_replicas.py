@@ -239,10 +239,15 @@ def test_members(trio: Trio) -> None:
     assert number > 1
     found = trio.json("members", "replace", fourth, fifth)
     assert [one["where"] for one in found["members"]] == [*trio.where, fifth]
-    text = trio.run("members", "remove", trio.where[0])
-    assert trio.where[0] not in text
-    assert (Path(fifth) / "plan.maif").read_bytes() == trio.file("plan").read_bytes()
-    assert trio.json("status", "--replica", fifth)["count"] == 3
+    assert trio.where[1] not in trio.run("members", "remove", trio.where[1])
+    assert "is no member of this store" in trio.fails("status", code=2)  # which the list still names
+    left = [trio.where[0], trio.where[2], fifth]
+    Path(trio.where[0]).rename(trio.folder / "away")
+    assert trio.where[0] not in trio.run("members", "remove", trio.where[0], "--lost", at=left)
+    assert not Path(trio.where[0]).exists()
+    assert (Path(fifth) / "plan.maif").read_bytes() == trio.file("plan", 2).read_bytes()
+    assert trio.json("status", "--replica", fifth)["count"] == 2
+    assert trio.json("members", "resume", "--replica", fifth)["changing"] is False
 
 
 def test_members_asked_wrongly(trio: Trio) -> None:

@@ -29,7 +29,7 @@ def left(engine: Any, run_id: str) -> list[str]:
 
 def test_the_main_job_in_containers(engine: Any, tmp_path: Path) -> None:
     """The whole of it, with 64 MiB arrays, by the command that people use."""
-    done = lab("check", "replicated", "--out", str(tmp_path), "--json", timeout=300)
+    done = lab("check", "replicated", "--out", str(tmp_path), "--json", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert (result["verdict"], result["driver"]) == ("ok", "docker")

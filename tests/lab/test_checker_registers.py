@@ -210,6 +210,12 @@ def test_two_readers_must_agree_on_the_order_of_two_writes() -> None:
     assert kind(*both, read("a", 1, 2), read("b", 3, 4), read("a", 5, 6)) == registers.BACK
 
 
+def test_every_value_that_comes_between_is_counted() -> None:
+    """One value is read long after: each of the two that were written and read meanwhile contradicts it."""
+    between = (write("b", 2, 3), read("b", 4, 5), write("c", 6, 7), read("c", 8, 9), write("d", 10, 11))
+    assert judged(write("a", 0, 1), *between, read("a", 20, 21)).faults == 3
+
+
 def test_an_unacknowledged_write_may_take_effect_late_or_never() -> None:
     opened = write("b", 2, None)
     assert kind(write("a", 0, 1), opened, read("a", 3, 4), read("a", 50, 51)) == "ok"

@@ -128,7 +128,7 @@ def server() -> Iterator[Any]:
 
 def test_a_node_with_a_pool_in_a_server_that_comes_and_goes(nodes: Nodes, server: RedisServer) -> None:
     """It starts without it and says so, is ready when it is there, serves peers from it; the password shows nowhere."""
-    address = nodes.file("address", server.at(pool="kept", timeout=2))
+    address = nodes.file("address", server.at(pool="kept"))
     server.stop()
     node = nodes.node("n1", "--pools", f"kept=redis:{address}", "--log-level", "debug").start()
     pages: list[str] = []

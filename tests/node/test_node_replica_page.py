@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 from browser import Browser, missing
 from running import Nodes, Running, until
 
+from laila.artifacts import TrustSet
 from laila.maif import create_maif
+from laila.node.meter import ReplicaMeter
 from laila.node.replica_map import BEHIND, OK, REBUILDING, UNREACHABLE, ReplicaView, completed
+from laila.replication.directory import DirectoryReplica
 from laila.replication.store import ReplicatedStore
 from laila.transport.identity import Identity
 
@@ -177,6 +181,21 @@ def test_status_and_metrics_follow(trio: Trio) -> None:
 
     until(quarantined, "the quarantine", SLOW)
     until(lambda: metrics(third)['suspect{store="store"}'] == 0, "the repair", SLOW)
+
+
+def test_numbers_of_one_replica(tmp_path: Path) -> None:
+    """Names, those that it is unsure of, and those in quarantine, also when the digest tree has many parts."""
+    identity = Identity.ephemeral()
+    with (
+        ReplicatedStore([tmp_path / "r"], identity=identity, background=False) as store,
+        contextlib.closing(DirectoryReplica(tmp_path / "r", TrustSet([identity]))) as replica,
+    ):
+        for number in range(40):  # more than a part that is not divided
+            store.save(f"name{number}", create_maif("x"))
+        assert ReplicaMeter().read(replica) == {"names": 40, "quarantined": 0, "suspect": 0}
+        for name in ("name1", "name30"):
+            replica.distrust(name, "a test")
+        assert ReplicaMeter().read(replica) == {"names": 38, "quarantined": 2, "suspect": 2}
 
 
 def found(*members: dict[str, Any], quorum: bool = True) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from laila import errors
 from laila.pools import Pool
 
 PROCESSES = 4
-ENTRIES_EACH = 40
 
 
 @contextlib.contextmanager
@@ -51,6 +50,7 @@ class SharedPoolConformance(PoolConformance):
     kind: ClassVar[str]
     atomic_batches: ClassVar[bool]
     kills: ClassVar[int] = 20
+    entries_each: ClassVar[int] = 40
 
     def address(self, path: Path) -> str:
         """What the pool is opened with; each path is a store of its own."""
@@ -128,16 +128,16 @@ class SharedPoolConformance(PoolConformance):
 
     def test_processes_lose_none_of_each_others_writes(self, tmp_path: Path) -> None:
         path = tmp_path / "pool"
-        processes = [self.start(path, "many", str(name), str(ENTRIES_EACH)) for name in range(PROCESSES)]
+        processes = [self.start(path, "many", str(name), str(self.entries_each)) for name in range(PROCESSES)]
         for process in processes:
             process.communicate(timeout=60)
             assert process.returncode == 0
         with self.open(path) as pool:
-            assert pool.count() == PROCESSES * ENTRIES_EACH + 1
+            assert pool.count() == PROCESSES * self.entries_each + 1
             for name in range(PROCESSES):
-                for number in range(ENTRIES_EACH):
+                for number in range(self.entries_each):
                     assert content(pool.get(f"{name}-{number}")) == content(writer.of_round(number))
-            assert content(pool.get("shared")) == content(writer.of_round(ENTRIES_EACH - 1))
+            assert content(pool.get("shared")) == content(writer.of_round(self.entries_each - 1))
 
     def test_processes_that_count_by_swap_lose_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "pool"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -59,6 +58,17 @@ class ServedPoolConformance(SharedPoolConformance):
     def make_at(self, address: str) -> Pool:
         return writer.KINDS[self.kind](address)
 
+    def warm(self, pool: Pool) -> None:
+        """Let a pool with a short timeout have its connections, however busy the machine is."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                pool.get("k")
+                pool.swap("k", record(b"not this"), record())
+                return
+            except errors.StorageError:
+                assert time.monotonic() < until
+
     # -- several pools --------------------------------------------------------------------------------------
 
     def test_pools_of_different_names_do_not_see_each_other(self, server: Server) -> None:
@@ -77,7 +87,7 @@ class ServedPoolConformance(SharedPoolConformance):
     def test_a_server_that_is_not_there_is_a_storage_error_that_names_it(self, server: Server) -> None:
         """From every operation; and the pool can be made all the same."""
         port = free_port()
-        with self.make_at(server.at(timeout=2).replace(f":{server.port}", f":{port}")) as pool:
+        with self.make_at(server.url.replace(f":{server.port}", f":{port}")) as pool:
             for use in (
                 lambda: pool.get("k"), lambda: pool.get_many(["a", "b"]), lambda: pool.put("k", record()),
                 lambda: pool.swap("k", None, record()), lambda: pool.delete("k"), lambda: pool.exists("k"),
@@ -88,7 +98,7 @@ class ServedPoolConformance(SharedPoolConformance):
                 assert caught.value.reason == "ECONNREFUSED", caught.value
 
     def test_it_goes_on_when_its_server_is_back(self, own: Any) -> None:
-        with self.make_at(own.at(timeout=3)) as pool, ThreadPoolExecutor(4) as threads:
+        with self.make_at(own.url) as pool, ThreadPoolExecutor(4) as threads:
             pool.put_many([(f"k{i}", writer.of_round(i)) for i in range(5)])
             list(
                 threads.map(pool.get, [f"k{i % 5}" for i in range(40)])
@@ -110,18 +120,17 @@ class ServedPoolConformance(SharedPoolConformance):
 
     def test_connections_that_ended_while_idle_do_not_show(self, own: Any) -> None:
         """A server that came back before anybody asked: no operation fails."""
-        with self.make_at(own.at(timeout=10)) as pool:
-            for use in (
-                lambda: pool.get("k"), lambda: pool.put("k", record()), lambda: pool.swap("other", None, record()),
-                lambda: pool.delete("k"), pool.count,
-            ):  # fmt: skip
+        with self.make_at(own.url) as pool:
+            pool.put("k", record())
+            for use in (lambda: pool.swap("other", None, record()), lambda: pool.delete("k")):
                 own.stop()
                 own.start()
                 use()
 
     def test_a_server_that_does_not_answer_is_etimedout_within_the_timeout(self, own: Any) -> None:
-        with self.make_at(own.at(timeout=1)) as pool:
-            pool.put("k", record(b"old"))
+        with self.make_at(own.at(timeout=0.7)) as pool, self.make_at(own.url) as patient:
+            patient.put("k", record(b"old"))
+            self.warm(pool)
             own.signal(signal.SIGSTOP)
             try:
                 for use in (lambda: pool.get("k"), lambda: pool.swap("k", record(b"old"), record(b"new"))):
@@ -132,16 +141,16 @@ class ServedPoolConformance(SharedPoolConformance):
                     assert time.monotonic() - before < PATIENCE
             finally:
                 own.signal(signal.SIGCONT)
-            assert content(pool.get("k")) in (content(record(b"old")), content(record(b"new")))
+            assert content(patient.get("k")) in (content(record(b"old")), content(record(b"new")))
+            self.warm(pool)
 
     def test_a_swap_without_an_answer_says_that_it_may_have_been_done(self, own: Any) -> None:
-        with self.make_at(own.at(timeout=1)) as pool:
-            pool.put("k", record(b"old"))
-            assert pool.swap("k", record(b"old"), record(b"older"))
+        with self.make_at(own.at(timeout=0.7)) as pool:
+            self.warm(pool)
             own.signal(signal.SIGSTOP)
             try:
                 with pytest.raises(errors.StorageError) as caught:
-                    pool.swap("k", record(b"older"), record(b"new"))
+                    pool.swap("k", None, record(b"new"))
             finally:
                 own.signal(signal.SIGCONT)
             assert "ETIMEDOUT" in str(caught.value)
@@ -242,9 +251,3 @@ class ServedPoolConformance(SharedPoolConformance):
             errors.BadConfig, match=rf"needs {self.client}.*pip install 'laila-kit\[{self.extra}\]'"
         ):
             self.make_at(server.url)
-
-
-def ended_by(process: subprocess.Popen[bytes]) -> int:
-    """For tests that wait for a process of their own."""
-    process.communicate(timeout=PATIENCE)
-    return process.returncode

@@ -42,7 +42,7 @@ class TestPostgresPool(ServedPoolConformance):
 
     def protected(self) -> tuple[Any, str, str]:
         server = started(PostgresServer)
-        return server, server.at(timeout=3), server.at(timeout=3).replace(PASSWORD, PASSWORD[::-1])
+        return server, server.url, server.url.replace(PASSWORD, PASSWORD[::-1])
 
     def damage(self, pool: Any) -> None:
         with closing(psycopg.connect(self.server.url, autocommit=True)) as connection:

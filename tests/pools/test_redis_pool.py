@@ -32,7 +32,7 @@ class TestRedisPool(ServedPoolConformance):
 
     def protected(self) -> tuple[Any, str, str]:
         server = started(RedisServer, PASSWORD)
-        return server, server.at(timeout=3), server.at(timeout=3).replace(PASSWORD, PASSWORD[::-1])
+        return server, server.url, server.url.replace(PASSWORD, PASSWORD[::-1])
 
     def damage(self, pool: Any) -> None:
         with redis.Redis(port=self.server.port) as raw:

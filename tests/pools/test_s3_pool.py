@@ -33,11 +33,12 @@ class TestS3Pool(ServedPoolConformance):
     keeps = False
     secret = PASSWORD
     kills = 2
-    each_counts = 6
+    each_counts = 4
+    entries_each = 10
 
     def protected(self) -> tuple[Any, str, str]:
         server = started(S3Server)
-        return server, server.at(timeout=3), server.at(timeout=3).replace(PASSWORD, PASSWORD[::-1])
+        return server, server.url, server.url.replace(PASSWORD, PASSWORD[::-1])
 
     def refused(self, wrong: str) -> list[str]:
         return []  # moto's server asks nobody who he is
@@ -91,7 +92,10 @@ def test_other_objects_in_the_bucket_are_left_alone(server: S3Server) -> None:
 
 def test_a_bucket_that_is_not_there_is_enoent(server: S3Server) -> None:
     with S3Pool(server.url.replace(f"@{BUCKET}/", "@no-such-bucket/")) as pool:
-        for use in (lambda: pool.put("k", record()), pool.probe, pool.count):
+        for use in (
+            lambda: pool.put("k", record()), lambda: pool.get("k"), lambda: pool.exists("k"), lambda: pool.delete("k"),
+            lambda: pool.swap("k", None, record()), pool.probe, pool.count,
+        ):  # fmt: skip
             with pytest.raises(errors.StorageError, match="no-such-bucket") as caught:
                 use()
             assert caught.value.reason == "ENOENT", caught.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections import defaultdict
@@ -85,8 +86,9 @@ class World:
         def open(where: str) -> MemoryReplica:
             return self.replica(where, links)
 
-        with warnings.catch_warnings():
-            if differs:
+        with contextlib.ExitStack() as stack:
+            if differs:  # not safe under threads, so only where it is needed
+                stack.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore", MembershipDiffers)
             opened = open_membership(
                 [open(where) for where in wheres],

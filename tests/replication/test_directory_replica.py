@@ -115,7 +115,7 @@ def kills(what: str, path: Path, count: int) -> list[dict[str, Any]]:
 
 def test_killed_at_every_line_of_a_put(path: Path) -> None:
     """The old version or the new one is there, whole, live or tombstone; what was acknowledged is there."""
-    outcomes = kills("put", path, 300)
+    outcomes = kills("put", path, 220)
     before, taken = 2, 0
     for one in outcomes:
         sequence, gone, valid, named = one["witness"]
@@ -125,13 +125,13 @@ def test_killed_at_every_line_of_a_put(path: Path) -> None:
         assert named, one
         taken += one["killed"] and sequence == one["number"]
         before = sequence
-    assert taken > 20, "some kills came after it took its place"
+    assert taken > 10, "some kills came after it took its place"
     assert sum(one["swept"] for one in outcomes) > 20, "some left what was on its way"
 
 
 def test_killed_at_every_line_of_care(path: Path) -> None:
     """From the mark on it is unsure, until the newest is settled; never does it say that it had nothing."""
-    outcomes = kills("care", path, 150)
+    outcomes = kills("care", path, 100)
     before = 1002
     for one in outcomes:
         newest = 1000 + one["number"]
@@ -145,13 +145,13 @@ def test_killed_at_every_line_of_care(path: Path) -> None:
             assert sequence in (before, newest), one
             before = sequence
     unsure = sum(isinstance(one["witness"], str) for one in outcomes)
-    assert 30 < unsure < 140
+    assert 20 < unsure < 95
 
 
 def test_killed_at_every_line_of_a_ballot(path: Path) -> None:
     """The old one or the new one, never a part; what was acknowledged is there."""
     before = 2
-    for one in kills("ballot", path, 100):
+    for one in kills("ballot", path, 60):
         number, whole = one["witness"]
         assert whole, one
         assert number in ((one["number"],) if one["done"] else (before, one["number"])), one
@@ -251,6 +251,8 @@ def test_who_does_not_trust_the_writer_harms_nothing(replica, again, stranger, a
             blind.fetch("doc", 0)
         assert not blind.check("doc").valid
         assert not dict(blind.scrub())["doc"].valid
+        blind.settle("doc", None)
+        assert blind.names() == []
     assert found(replica) == found(again()) == stand
     assert replica.quarantined() == []
 

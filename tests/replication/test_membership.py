@@ -275,6 +275,44 @@ def test_who_is_away_when_a_store_is_made_is_rebuilt_later(world: World) -> None
         assert first.changes.remove("/a").members == view.members[1:]
 
 
+def test_who_was_there_when_a_store_was_made_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the others decided before it could vote."""
+    decided = opening.decide
+
+    def without_it(*words: Any, **more: Any) -> bytes:
+        world.disks["/c"].away = True
+        try:
+            return decided(*words, **more)
+        finally:
+            world.disks["/c"].away = False
+
+    monkeypatch.setattr(opening, "decide", without_it)
+    with world.program(ABC) as first:
+        assert world.disks["/c"].stamp == Stamp(first.view.store, first.view.members[2].id)
+
+
+def test_who_is_marked_by_somebody_else_just_now_is_not_rebuilt(world: World) -> None:
+    """Its stamp was blank, and its vote has an owner a moment later: that is no loss."""
+    document = Document.read(encode(View(STORE, 1, (A, B, C)), world.signer, world.trust), world.trust)
+    replica, same = world.replica("/a"), world.replica("/a")
+    replica.cast(None, Acceptor(1).encode())
+
+    def confirm() -> Document:
+        raise AssertionError("nothing was lost")
+
+    def overtake(what: str) -> None:
+        if what == "ballot":
+            replica.before = lambda what: None  # type: ignore[method-assign]
+            opening.enrol(same, A.id, document, confirm)
+
+    replica.before = overtake  # type: ignore[method-assign]
+    assert opening.enrol(replica, A.id, document, confirm) == Stamp(STORE, A.id)
+    with pytest.raises(
+        MixedReplicas, match="/a is replica aaaaaaaa… of store 55555555…, where replica bbbbbbbb…"
+    ):
+        opening.enrol(replica, B.id, document, confirm)
+
+
 def test_a_lost_disk_is_taken_back_as_one_that_lost_everything(world: World) -> None:
     with world.program(ABC) as first:
         member = first.view.members[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import subprocess
 import sys
@@ -270,7 +272,7 @@ def test_long_lists_come_page_by_page(link: Served, monkeypatch: pytest.MonkeyPa
 def test_damage_is_found_set_aside_and_healed_over_the_link(
     link: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "TURN", 0.0)  # each name is a turn of its own
+    monkeypatch.setattr("laila.replication.transfer.TURN", 0.0)  # each name is a turn of its own
     copies = {name: version(name) for name in "abcde"}
     for copy in copies.values():
         link.replica.put(copy, 0)
@@ -298,7 +300,7 @@ def test_damage_is_found_set_aside_and_healed_over_the_link(
 
 
 def test_a_scrub_that_is_given_up_leaves_nothing(link: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "TURN", 0.0)
+    monkeypatch.setattr("laila.replication.transfer.TURN", 0.0)
     for name in "ab":
         with version(name) as copy:
             link.replica.put(copy, 0)
@@ -321,16 +323,20 @@ def test_a_version_that_is_replaced_during_a_download_comes_whole(link: Served) 
 
 
 def test_a_file_that_is_rewritten_in_place_during_a_download_is_fetched_again(link: Served) -> None:
-    """As the seed's program writes."""
+    """As the seed's program writes: first the file is short, then another one."""
     with version("a", 1, 9 * MIB) as older, version("a", 2, 9 * MIB) as newer:
         link.replica.put(older, 0)
-        data = bytes_of(newer)
+        data, path = bytes_of(newer), link.directory / "a.maif"
+        fetches, reads = itertools.count(1), itertools.count(1)
 
-        def rewrite(count: int) -> None:
-            if count == 2:
-                (link.directory / "a.maif").write_bytes(data)
+        def answer(asker: Any, words: dict[str, Any], buffers: Sequence[Buffer]) -> Any:
+            if words["do"] == "read" and next(reads) == 2:
+                os.truncate(path, CHUNK)
+            if words["do"] == "fetch" and next(fetches) == 2:
+                path.write_bytes(data)
+            return link.service(asker, words, buffers)
 
-        link.before("read", rewrite)
+        link.answer = answer
         assert fetched(link, "a") == data
         assert link.service.under_way == 0
 

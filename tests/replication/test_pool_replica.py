@@ -345,7 +345,7 @@ def test_only_pools_behind_a_network_are_remote(pool, server, tmp_path, trust):
 
 def test_a_server_that_comes_back_empty_counts_for_nothing(trust, author):
     """And while it is away every call is a StorageError."""
-    with contextlib.closing(started(RedisServer)) as own, RedisPool(own.at(timeout=3)) as pool:
+    with contextlib.closing(started(RedisServer)) as own, RedisPool(own.url) as pool:
         with contextlib.closing(PoolReplica(pool, trust, where="pool:redis")) as replica:
             replica.mark(STAMP)
             put(replica, author.version("doc", 1))

@@ -44,15 +44,15 @@ class Laila(ReplicaContender):
             "LAILA_POOLS": f"{POOL}=memory",
             "LAILA_LOG_LEVEL": "warning",
         }
-        return [str(Path(sys.executable).with_name("laila")), "node"]
+        return [sys.executable, "-m", "laila.cli.main", "node"]
 
     def directory(self, number: int) -> Path:
         """Where a node keeps its replica."""
         return self.place.own(number) / "replica"
 
     def connect(self) -> None:
+        from laila import ReplicatedStore
         from laila.macros.defaults import DefaultPolicy
-        from laila.replication.store import ReplicatedStore
 
         self.policy = DefaultPolicy()
         ids = [self._peering(self.place.port(number)) for number in range(SERVERS)]

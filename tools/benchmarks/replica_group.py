@@ -30,7 +30,7 @@ from .processes import Child
 from .replica_contender import CONTENDERS, LOCAL, OWN_WORKS, SERVERS, SHARED_WORKS, Place
 from .results import Results
 
-PATIENCE = 600.0  # seconds for a batch of works; 100,000 names take a while to make
+PATIENCE = 1800.0  # seconds for a batch of works; 100,000 names take a while to make
 ONCE = ("verify", "repair")  # what they count is the same in every repetition
 BATCHES = (SHARED_WORKS, ("quorum",), ("stream",), ONCE)  # works that share their processes
 PROGRAMS = {"etcd": "BENCH_ETCD", "redis": "BENCH_REDIS_SERVER"}

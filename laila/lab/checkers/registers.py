@@ -244,8 +244,7 @@ def _explain(writes: Sequence[Write], reads: Sequence[Read]) -> list[Explanation
             cluster.reads.append(read)
     for cluster in clusters.values():
         cluster.close()
-    seen = [c for c in clusters.values() if c.reads or (c.write is not None and c.write.ended is not None)]
-    return found + [_contradiction(one, other) for one, other in _conflicts(seen)]
+    return found + [_contradiction(*pair) for pair in _conflicts([*clusters.values()])]
 
 
 def _conflicts(clusters: Sequence[_Cluster]) -> list[tuple[_Cluster, _Cluster]]:

@@ -15,6 +15,8 @@ from laila.lab.topology import STORE
 
 LOOK = 0.2
 """Seconds between two looks: the precision of what is measured so."""
+NOTED = 8
+"""So many files that the nodes did not make equal by themselves are named in the history."""
 BY_THEMSELVES = "by themselves"
 EYE = 0
 """The worker that looks."""
@@ -95,6 +97,8 @@ def settle(
     if not left:
         return seconds, BY_THEMSELVES
     stage.tell(f"{what}: {len(left)} lack after {within:g} s; asking for a scrub and a repair")
+    for line in left[:NOTED]:
+        stage.history.event("note", f"{what}: not within {within:g} s by themselves: {line}")
     worker, began = eye(stage, stage.names[0]), time.monotonic()
     ask(stage, worker, "replica_scrub", timeout=stage.effort.file_timeout)
     ask(stage, worker, "replica_repair", timeout=stage.effort.file_timeout)
