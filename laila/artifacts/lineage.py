@@ -7,6 +7,7 @@ cannot be passed off under another name. Versions of one file are prefixes of ea
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ class Version:
         )
 
 
+@functools.lru_cache(maxsize=256)  # who saves and loads looks at one version many times
 def decode(data: bytes, root: str = "") -> Version:
     """Raises ValueError, saying what is wrong."""
     if len(data) > MAX_BYTES:

@@ -200,6 +200,11 @@ class Pool(ABC):
         state = " closed" if self._closed else ""
         return f"<{type(self).__name__}{self._where()} {self.global_id[:8]}{state}>"
 
+    @property
+    def place(self) -> str:
+        """Its kind and where its records are, the same in every process; its id where they are in memory."""
+        return f"{self.kind}:{self._where().strip() or self.global_id}"
+
     def _where(self) -> str:
         return ""
 

@@ -28,7 +28,7 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgpack
 
@@ -46,6 +46,7 @@ PAUSE = 0.02
 """Seconds of the first pause between ballots; each is up to twice as long as the one before."""
 LONGEST = 1.0
 
+T = TypeVar("T")
 _SCHEME = 1
 _MOST = 1 << 62
 _random = random.SystemRandom()
@@ -207,6 +208,17 @@ def majority(groups: Collection[Collection[str]], ids: Collection[str]) -> bool:
     return all(2 * sum(id in ids for id in group) > len(group) for group in groups)
 
 
+def because(
+    answers: Answers[T], groups: Collection[Collection[str]], where: Mapping[str, str]
+) -> dict[str, str]:
+    """Why there was no majority, by place. Who was not waited for, since others had failed already, is no reason."""
+    reasons = answers.reasons(where)
+    if not majority(groups, set(answers.got) | answers.silent):
+        for id in answers.silent:
+            reasons.pop(where.get(id, id), None)
+    return reasons
+
+
 @dataclass(frozen=True, slots=True)
 class Proposer:
     """Who wants `document` to have `number`. `groups` are the acceptors' ids."""
@@ -337,7 +349,7 @@ def _lost(
     number: int,
     where: Mapping[str, str],
 ) -> QuorumLost:
-    reasons = answers.reasons(where)
+    reasons = because(answers, groups, where)
     for id, answer in answers.got.items():
         if isinstance(answer, Abstains):
             reasons[where.get(id, id)] = answer.reason

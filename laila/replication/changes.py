@@ -133,9 +133,11 @@ class Changes:
                 )
 
     def resume(self, *, lost: bool = False, progress: Progress | None = None) -> View:
-        """Finish a change that somebody began; nothing when there is none. `lost`: as for `remove`."""
+        """Finish a change that somebody began, also one that was voted on and never told; nothing when there is none.
+        `lost`: as for `remove`.
+        """
         with self._one("resume a change", progress) as tell:
-            document = self._refresh(tell)
+            document = self._begun(tell)
             view = document.view
             if not view.next:
                 return view
@@ -146,7 +148,7 @@ class Changes:
     def cancel(self, *, progress: Progress | None = None) -> View:
         """Go back to the old members, while a change is under way; nothing when there is none."""
         with self._one("cancel a change", progress) as tell:
-            document = self._refresh(tell)
+            document = self._begun(tell)
             view = document.view
             if not view.next:
                 return view
@@ -172,6 +174,8 @@ class Changes:
             where = ", ".join(member.where for member in view if member.id in silent)
             document, _ = self._decide(again, f"give {where} a vote again", {}, tell)
             self._tell_all(document, self._groups(document.view), tell)
+            if document.view.next:
+                raise self._overtaken(document, f"give {where} a vote again")
             return self._membership.view
 
     # -- how --
@@ -197,6 +201,32 @@ class Changes:
             if newest.view.number == document.view.number:
                 return document
             self._take(newest, {})
+
+    def _begun(self, tell: Progress) -> Document:
+        """The newest membership, after a vote on the next one, which somebody left half-way, was brought to its end."""
+        document = self._refresh(tell)
+        view = document.view
+        if view.next:
+            return document
+        answers = self._crowd.ask(
+            [member.id for member in view],
+            lambda id, replica: read_vote(replica)[1],
+            lambda answers: False,
+            min(GRACE, self._timeout),
+        )
+        begun = [
+            (state.accepted, state.document)
+            for state in answers.got.values()
+            if state is not None and state.accepted is not None and state.number == view.number + 1
+        ]
+        if not begun:
+            return document
+        tell(f"bringing a vote on membership {view.number + 1} to its end")
+        data = max(begun)[1]
+        self._vote(document, data, Document.read(data, self._trust).change, tell)
+        document = self._membership.document
+        self._tell_all(document, self._groups(document.view), tell)
+        return document
 
     def _stable(self, tell: Progress) -> View:
         """The newest membership, learned by a majority, under which no change is under way."""
@@ -260,6 +290,9 @@ class Changes:
         joint = replace(view, number=view.number + 1, next=following)
         document, mine = self._decide(joint, words, opened, tell)
         if not mine:
+            # Whoever made it may be dead, and then nobody else would learn of it.
+            with contextlib.suppress(QuorumLost):
+                self._tell_all(document, self._groups(document.view), tell)
             raise self._overtaken(document, words)
         return self._finish(document, lost, tell)
 
@@ -302,11 +335,25 @@ class Changes:
             raise self._overtaken(before, words)
         by = self._by or here(self._signer)
         data = encode(view, self._signer, self._trust, by=by, change=words, parent=before.root)
+        tell(f"deciding on membership {view.number}: {words}")
+        chosen = self._vote(before, data, words, tell, opened, leaving)
+        return chosen, chosen.data == data
+
+    def _vote(
+        self,
+        before: Document,
+        data: bytes,
+        words: str,
+        tell: Progress,
+        opened: dict[str, Replica] | None = None,
+        leaving: Mapping[str, Replica] | None = None,
+    ) -> Document:
+        """What comes after `before`, taken over: this document, unless another one is chosen."""
         groups = [[member.id for member in group] for group in before.view.groups]
         where = {member.id: member.where for member in before.view}
-        tell(f"deciding on membership {view.number}: {words}")
+        number = before.view.number + 1
         try:
-            chosen = decide(self._crowd, groups, view.number, data, timeout=self._timeout, where=where)
+            chosen = decide(self._crowd, groups, number, data, timeout=self._timeout, where=where)
         except MembershipStale as error:
             raise self._overtaken(self._refresh(tell), words) from error
         document = Document.read(chosen, self._trust)
@@ -317,8 +364,8 @@ class Changes:
                 lambda answers: False,
                 min(GRACE, self._timeout),
             )
-        self._take(document, opened)
-        return document, chosen == data
+        self._take(document, opened or {})
+        return document
 
     def _take(self, document: Document, opened: dict[str, Replica]) -> None:
         self._membership.take(document)
@@ -382,10 +429,11 @@ class Changes:
         return need
 
     def _overtaken(self, document: Document, words: str) -> MembershipBusy:
-        state = "is under way" if document.view.next else "holds now"
+        going = "is under way: resume() finishes it if whoever began it is gone"
+        state = going if document.view.next else "holds now"
         return MembershipBusy(
-            f"cannot {words}: another change came first: {document.change} (membership {document.view.number}, which "
-            f"{state}, by {document.by}). The members are {names(document.view.everybody)}; look at them, and try "
+            f"cannot {words}: another change came first: {document.change} (membership {document.view.number}, by "
+            f"{document.by}), which {state}. The members are {names(document.view.everybody)}; look at them, and try "
             "again if it is still to be done"
         )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from ..artifacts import Artifact, Signer, TrustSet
+from ..artifacts.source import READ_UP_TO
 from ..codec import Buffer
 from ..errors import ArtifactCorrupt, RolledBack, Unsigned, UntrustedSigner
 from ..names import check_name
@@ -33,6 +34,8 @@ class Copy:
         self.stand = stand
         self._data = None if data is None else memoryview(data).cast("B").toreadonly()
         self._descriptor = descriptor
+        self.home: Path | None = None
+        """The directory that it arrived in, in a file without a name that may be given one there."""
         self._verified_by: TrustSet | None = None
         self._verified: Artifact | None = None  # what verifying it made, for the first who asks
         self._mutex = threading.Lock()
@@ -53,7 +56,7 @@ class Copy:
         Without `trust` it is not verified yet: nothing but its head was looked at.
         """
         try:
-            artifact = Artifact.load(f"/proc/self/fd/{descriptor}", trust=trust)
+            artifact = _load(descriptor, trust)
             copy = cls(name, stand_of(artifact, os.fstat(descriptor).st_size, name), descriptor=descriptor)
         except BaseException:
             os.close(descriptor)
@@ -85,6 +88,11 @@ class Copy:
     @property
     def size(self) -> int:
         return self.stand.size
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file that it is in; -1 when it is in memory."""
+        return self._descriptor
 
     @property
     def private(self) -> bool:
@@ -124,7 +132,7 @@ class Copy:
         if self._data is not None:
             artifact = Artifact.from_bytes(self._data, path=self.name)
         else:
-            artifact = Artifact.load(f"/proc/self/fd/{self._descriptor}")
+            artifact = _load(self._descriptor)
         if trust is not None and trust is not self._verified_by:
             artifact.require(trust)
         if stand_of(artifact, self.size, self.name) != self.stand:
@@ -159,13 +167,17 @@ class Copy:
 
 
 class Arrival:
-    """A copy that comes in pieces, in any order; into memory when it is small, else into a file without a name."""
+    """A copy that comes in pieces, in any order; into memory when it is small, else into a file without a name.
 
-    def __init__(self, name: str, size: int) -> None:
+    `home`: the directory that the file is to be in, where it shall stay.
+    """
+
+    def __init__(self, name: str, size: int, home: Path | None = None) -> None:
         self.name = check_name("artifact", name)
         self.size = size
+        self._home = home
         self._memory = bytearray(size) if size <= SMALL else None
-        self._descriptor = -1 if self._memory is not None else _unnamed(size)
+        self._descriptor = -1 if self._memory is not None else _unnamed(size, home)
         self._came = 0
 
     def write(self, at: int, piece: Buffer) -> None:
@@ -193,7 +205,9 @@ class Arrival:
         if self._memory is not None:
             return Copy.of_bytes(self.name, self._memory, trust)
         descriptor, self._descriptor = self._descriptor, -1
-        return Copy.of_descriptor(self.name, descriptor, trust)
+        copy = Copy.of_descriptor(self.name, descriptor, trust)
+        copy.home = self._home
+        return copy
 
     def abandon(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -222,10 +236,22 @@ def _spool(artifact: Artifact, signer: Signer) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _unnamed(size: int) -> int:
-    descriptor, path = tempfile.mkstemp(prefix="laila-")
+def _load(descriptor: int, trust: TrustSet | None = None) -> Artifact:
+    """Mapped when it is large and nobody else can shorten it: then it is verified in little memory."""
+    private = os.fstat(descriptor).st_nlink == 0
+    limit = SMALL if private else READ_UP_TO
+    return Artifact.load(f"/proc/self/fd/{descriptor}", trust=trust, read_up_to=limit)
+
+
+def _unnamed(size: int, home: Path | None) -> int:
     try:
-        Path(path).unlink()
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        descriptor, path = os.open(home or tempfile.gettempdir(), flags, 0o666), ""
+    except OSError:  # not every file system has files without a name from the beginning
+        descriptor, path = tempfile.mkstemp(prefix="laila-", dir=home)
+    try:
+        if path:
+            Path(path).unlink()
         os.ftruncate(descriptor, size)
     except BaseException:
         os.close(descriptor)

@@ -40,7 +40,7 @@ from ..errors import (
 from ..names import check_name
 from ..pools.disk import make_directory
 from ..shared.admission import admit
-from .copies import SMALL, Copy
+from .copies import SMALL, Arrival, Copy
 from .incoming import Incoming, sweep
 from .index import Entry, Index
 from .layout import READING, Layout, bytes_of, told
@@ -156,6 +156,11 @@ class DirectoryReplica(Replica):
                 copy.close()
             raise
 
+    def arrival(self, name: str, size: int) -> Arrival:
+        self._require()
+        self._layout.make_housekeeping()
+        return Arrival(name, size, self._layout.incoming)
+
     def put(self, copy: Copy, number: int) -> Stand:
         name = check_name("artifact", copy.name)
         copy.require(self._trust)
@@ -164,8 +169,10 @@ class DirectoryReplica(Replica):
             stand = entry.stand
             if stand is not None and stand.tag >= copy.stand.tag and entry.bad is None and not entry.lost:
                 return stand
-            with self._writing(f"keep {name!r}"), Incoming(self._layout.incoming) as file:
-                _write(file, copy)
+            unnamed = copy.descriptor if copy.home == self._layout.incoming else -1
+            with self._writing(f"keep {name!r}"), Incoming(self._layout.incoming, unnamed) as file:
+                if not file.taken:
+                    _write(file, copy)
                 file.sync()
                 with self._stripes.name(name):
                     stand = self._clean(name).stand

@@ -22,19 +22,34 @@ OLD = 60.0
 
 
 class Incoming:
-    """One file that arrives in `directory`. Leaving the context removes it, unless it was published. Raises OSError."""
+    """One file that arrives in `directory`. Leaving the context removes it, unless it was published. Raises OSError.
 
-    def __init__(self, directory: Path) -> None:
+    `unnamed`: a descriptor of a file that arrived there without a name (O_TMPFILE); it is given one when that can be
+    done, and then `taken` is true: nothing has to be written. Nobody else may have the file.
+    """
+
+    def __init__(self, directory: Path, unnamed: int = -1) -> None:
+        self.taken = False
+        self._unnamed = unnamed
         self._path = directory / f"{secrets.token_hex(8)}{SUFFIX}"
         self._descriptor = -1
         self._published = False
 
     def __enter__(self) -> Self:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, 0o666)
+        if self._unnamed >= 0:
+            with contextlib.suppress(OSError):
+                os.link(f"/proc/self/fd/{self._unnamed}", self._path, follow_symlinks=True)
+                self.taken = True
+                self._descriptor = os.dup(self._unnamed)
+        if not self.taken:
+            self._descriptor = self._opened()
         with contextlib.suppress(OSError):  # a volume without flock was refused, or is never swept
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self
+
+    def _opened(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._path, flags, 0o666)
 
     def __exit__(self, *error: object) -> None:
         if not self._published:

@@ -14,7 +14,7 @@ import stat
 import sys
 import threading
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..artifacts import Head, TrustSet, read_head
@@ -140,8 +140,12 @@ class Index:
             self._keep(name, entry)
 
     def placed(self, name: str, status: os.stat_result, stand: Stand) -> Entry:
-        """This process has just put a version there, durably, under the lock of the name."""
-        file = File(Fingerprint.of_status(status), stand)
+        """This process has just put a version there, durably, under the lock of the name.
+
+        So it is known however young the file is. Who writes into it in the same tick of the clock is found when its
+        bytes are read.
+        """
+        file = File(replace(Fingerprint.of_status(status), unsettled=0.0), stand)
         fear = self._suspects.reason(name)
         entry = Entry(gone=file, fear=fear) if stand.gone else Entry(live=file, fear=fear)
         with self._mutex:

@@ -2,7 +2,7 @@
 
     /data/backup1, a Path              a directory
     laila://NODE/STORE                 what a node serves: NODE is a peer's name or id, or HOST:PORT
-    pool:NICKNAME, a Pool              a pool of this program's memory
+    pool:NICKNAME, a Pool              a pool of this program's memory; a Pool is named by its kind and place
 
 Nodes given as HOST:PORT are dialed with the cluster's secret. A program that has a policy dials with that, so that one
 link serves everything; another one gets an endpoint for its replicas alone, which ends with the store.
@@ -50,7 +50,7 @@ def where_of(place: Place) -> str:
     if isinstance(place, Replica):
         return place.where
     if isinstance(place, Pool):
-        return f"{POOL}{place.global_id}"
+        return f"{POOL}{place.place}"
     text = os.fspath(place) if isinstance(place, str | os.PathLike) else ""
     if not isinstance(text, str) or not text or "\0" in text:
         raise BadConfig(

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 
 from ..artifacts import Signer, TrustSet
 from ..errors import ArtifactError, BadConfig, LailaError, MembershipStale, MixedReplicas, QuorumLost
-from .agreement import Acceptor, claim, decide, majority, read_vote, reset
+from .agreement import Acceptor, because, claim, decide, majority, read_vote, reset
 from .calls import Answers, Crowd
 from .membership import Document, Membership, encode, names, place
 from .replica import Replica, Stamp
@@ -148,7 +148,7 @@ def consult(crowd: Crowd, document: Document, trust: TrustSet, timeout: float) -
 
     answers = crowd.ask([member.id for member in view], call, enough, timeout)
     if not majority(groups, answers.got):
-        reasons = answers.reasons({member.id: member.where for member in view})
+        reasons = because(answers, groups, {member.id: member.where for member in view})
         why = "; ".join(f"{where}: {reason}" for where, reason in reasons.items())
         raise QuorumLost(
             f"which membership is the newest cannot be told: most replicas have to answer: {why}",

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .copies import Copy
+from .copies import Arrival, Copy
 from .tags import Found, Stand, Tag
 
 
@@ -115,6 +115,10 @@ class Replica(ABC):
 
         Raises ArtifactError when what it has is damaged; it is put into quarantine then.
         """
+
+    def arrival(self, name: str, size: int) -> Arrival:
+        """Where a large copy that is to be put here is to arrive."""
+        return Arrival(name, size)
 
     @abstractmethod
     def put(self, copy: Copy, number: int) -> Stand:

@@ -229,7 +229,7 @@ class ReplicaService:
         there = self.replica.look([name], words.number())[0]
         if isinstance(there, Stand) and there.tag >= stand.tag:
             return {"stand": there.words()}
-        upload = Upload(name, stand)
+        upload = Upload(self.replica, name, stand)
         try:
             return {"upload": self._uploads.begin(who, upload, stand.size)}
         except BaseException:

@@ -30,8 +30,10 @@ from ..errors import (
 )
 from ..names import check_name
 from ..shared.private import cache_home, private_directory
+from .acceptance import accept
 from .asynchronous import Asynchronous
 from .calls import Crowd
+from .comparison import Comparison, compare_all
 from .copies import Copy
 from .hints import Hints
 from .keeper import Keeper
@@ -314,6 +316,23 @@ class ReplicatedStore(Asynchronous):
             )
         return self._repair.everything(rate=pace, progress=progress, cancel=cancel)
 
+    def compare(self) -> Comparison:
+        """How all names compare over all replicas, by digests: no content is read."""
+        self._require_open()
+        self._vet()
+        return compare_all(self._crowd, self.view, self._label, self._timeout)
+
+    def accept(self, name: str) -> Version | None:
+        """Take what is left of a name for the truth, when a majority lost it: see acceptance.py. None: nothing is left.
+
+        Never needed while a majority has it. Raises QuorumLost when a majority does not answer.
+        """
+        self._name(name)
+        self._vet()
+        stand = accept(self._crowd, self.view, name, self._timeout)
+        self._register.forget_seen(name)
+        return None if stand is None or stand.gone else self.version(name)
+
     def scrub(
         self,
         *,
@@ -383,6 +402,10 @@ class ReplicatedStore(Asynchronous):
     ) -> View:
         """Let a replica go and take in another one for it, in one change. Raises as `add_replica`."""
         return self._changes().replace(where, self._placed(place), lost=lost, progress=progress)
+
+    def cancel_change(self, *, progress: Callable[[str], None] | None = None) -> View:
+        """Undo a change whose program died half-way: the members before it stay. Raises as `add_replica`."""
+        return self._changes().cancel(progress=progress)
 
     def resume_change(self, *, lost: bool = False, progress: Callable[[str], None] | None = None) -> View:
         """Finish a change whose program died half-way. Raises as `add_replica`."""

@@ -18,8 +18,7 @@ from typing import Generic, TypeVar
 from ..codec import Buffer
 from ..errors import Busy, Closed, LimitExceeded
 from ..shared.trouble import told
-from .copies import Arrival
-from .replica import Health
+from .replica import Health, Replica
 from .tags import Stand
 from .words import NAMES
 
@@ -195,10 +194,10 @@ def check_size(size: int) -> None:
 class Upload:
     """A copy that comes in pieces, several of them at the same time."""
 
-    def __init__(self, name: str, stand: Stand) -> None:
+    def __init__(self, replica: Replica, name: str, stand: Stand) -> None:
         self.stand = stand
         with told(f"take a copy of {stand.size} bytes"):
-            self.arrival = Arrival(name, stand.size)
+            self.arrival = replica.arrival(name, stand.size)
         self._lock = threading.Lock()
 
     def write(self, at: int, piece: Buffer) -> None:

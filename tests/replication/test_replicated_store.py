@@ -320,6 +320,48 @@ def test_a_store_heals_what_it_owes_by_itself(places: list[str], tmp_path: Path)
         )
 
 
+def test_comparing_all_names_reads_no_content(store: ReplicatedStore, places: list[str]) -> None:
+    for number in range(40):
+        store.save(f"plan-{number}", artifact(str(number)))
+    assert store.repair().ok
+    found = store.compare()
+    assert (found.ok, found.names, found.exchanges) == (True, 40, 1)
+    (Path(places[1]) / "plan-3.maif").unlink()
+    found = store.compare()
+    assert list(found.differing) == ["plan-3"]
+    assert found.differing["plan-3"][places[0]]["version"] == 1
+    assert "removed" in found.differing["plan-3"][places[1]]["error"]
+    assert found.as_dict()["ok"] is False
+    assert store.repair().ok
+    assert store.compare().ok
+    shutil.rmtree(places[2])
+    assert list(store.compare().unreachable) == [places[2]]
+
+
+def test_a_majority_that_lost_a_name_needs_somebody_s_word(places: list[str]) -> None:
+    """Two of three lost it: the third is not believed by itself, until somebody says so."""
+    with ReplicatedStore(places, background=False) as store:
+        store.save("plan", artifact("one"))
+        assert store.repair().ok
+        for place in places[:2]:
+            (Path(place) / "plan.maif").write_bytes(b"damaged")
+        with pytest.raises(QuorumLost):
+            store.load("plan")
+        with pytest.raises(QuorumLost):
+            store.save("plan", artifact("two"))
+        assert store.accept("plan").sequence == 1  # type: ignore[union-attr]
+        assert text(store.load("plan")) == "one"
+        assert [row["valid"] for row in store.verify_replicas("plan").values()] == [True] * 3
+        for place in places:
+            (Path(place) / "plan.maif").unlink()
+        assert store.accept("plan") is None
+        assert not store.exists("plan")
+        shutil.rmtree(places[0])
+        shutil.rmtree(places[1])
+        with pytest.raises(QuorumLost, match="the others may have it"):
+            store.accept("plan")
+
+
 def test_two_stores_mixed_up(tmp_path: Path) -> None:
     for one in "ab":
         with ReplicatedStore([str(tmp_path / f"{one}{number}") for number in range(3)]) as store:
@@ -446,7 +488,8 @@ def test_a_wrong_secret_and_a_node_without_a_replica(
 
 def test_mixed_at_will(nodes: list[tuple[DefaultPolicy, int]], tmp_path: Path) -> None:
     """A directory, a peer and a pool; each may go."""
-    with SqlitePool(tmp_path / "pool.db") as pool, outside() as policy:
+    with contextlib.ExitStack() as stack:
+        pool, policy = stack.enter_context(SqlitePool(tmp_path / "pool.db")), stack.enter_context(outside())
         places: list[Any] = [tmp_path / "here", f"laila://127.0.0.1:{nodes[0][1]}/store", pool]
         with ReplicatedStore(places, secret=SECRET, background=False, policy=policy) as store:
             store.save("plan", artifact("one"))
@@ -459,6 +502,8 @@ def test_mixed_at_will(nodes: list[tuple[DefaultPolicy, int]], tmp_path: Path) -
             assert text(store.load("plan")) == "one"
             store.save("plan", artifact("two"))
         (tmp_path / "here").mkdir()
+        pool.close()
+        places[2] = stack.enter_context(SqlitePool(tmp_path / "pool.db"))  # as another program would have it
         with ReplicatedStore(places, secret=SECRET, background=False, policy=policy) as store:
             assert text(store.load("plan")) == "two"
             assert store.repair().ok
