@@ -93,6 +93,32 @@ def verify_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]], agreeing:
     return lines
 
 
+def comparison_lines(found: Mapping[str, Any]) -> list[str]:
+    """Names that differ, and who could not be asked."""
+    differing: Mapping[str, Mapping[str, Mapping[str, Any]]] = found["differing"]
+    rows = [
+        [
+            plain(name),
+            plain(where),
+            "forgotten" if one["gone"] else _number(one["version"]),
+            (one["digest"] or "-")[:16],
+            plain(one["error"]),
+        ]
+        for name in list(differing)[:_MOST]
+        for where, one in differing[name].items()
+    ]
+    lines = [table(["NAME", "REPLICA", "VERSION", "DIGEST", "WHY"], rows), ""] if rows else []
+    if len(differing) > _MOST:
+        lines.append(f"and {len(differing) - _MOST:,} more names; --json has all")
+    lines += [f"{plain(where)}: {plain(why)}" for where, why in found["unreachable"].items()]
+    names = f"{found['names']:,} {'name' if found['names'] == 1 else 'names'}"
+    if differing:
+        lines.append(f"{len(differing):,} of {names} differ; `laila replicas repair` brings them up")
+    else:
+        lines.append(f"all replicas that answer agree on {names}, by digests")
+    return lines
+
+
 def agree(replicas: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether all replicas of a name have the same version, whole and signed; or the same tombstone."""
     rows = list(replicas.values())

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from laila.cli.bar import Bar
 from laila.cli.main import Parser
-from laila.cli.output import fail, show
+from laila.cli.output import fail, plain, show
 from laila.cli.replica_table import (
     agree,
+    comparison_lines,
     member_lines,
     membership,
     repair_lines,
@@ -73,6 +74,7 @@ def add_replicas(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_verify(actions)
     _add_repair(actions)
     _add_scrub(actions)
+    _add_accept(actions)
     _add_history(actions)
     _add_members(actions)
 
@@ -96,13 +98,15 @@ def _add_verify(actions: argparse._SubParsersAction[Parser]) -> None:
         "verify",
         _verify,
         "whether all replicas have the same, whole and signed",
-        "Have every replica read and verify what it has under a name, and compare: exists, valid, version, digest,\n"
-        "lag (versions behind the newest), error.",
+        "With names, or --all: have every replica read and verify what it has, and compare: exists, valid, version,\n"
+        "digest, lag (versions behind the newest), error. Without: compare all names by their digests; no content is\n"
+        "read, and replicas that agree exchange a few bytes.",
         ("all agree", "some replica lacks the newest version, or has it damaged, or does not answer"),
-        "examples:\n  laila replicas verify important-data\n  laila replicas verify --all --json",
+        "examples:\n  laila replicas verify\n  laila replicas verify important-data\n"
+        "  laila replicas verify --all --json",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="the artifact's name")
-    parser.add_argument("--all", action="store_true", help="every name of the store")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="read and verify these")
+    parser.add_argument("--all", action="store_true", help="read and verify every name of the store")
 
 
 def _add_repair(actions: argparse._SubParsersAction[Parser]) -> None:
@@ -134,6 +138,21 @@ def _add_scrub(actions: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--rate", metavar="SIZE/s", help="read and move at most so much, as in 50MB/s")
 
 
+def _add_accept(actions: argparse._SubParsersAction[Parser]) -> None:
+    parser = _action(
+        actions,
+        "accept",
+        _accept,
+        "take what is left of a name that a majority lost",
+        "When a majority of replicas lost what they had of a name (damaged, removed), loads and saves of it fail: a\n"
+        "minority may be old. This takes the newest version that any replica still has for the truth. Put better\n"
+        "copies back first, if there are any: an acknowledged version that is on no replica any more is lost by it.",
+        ("a version counts again", "nothing is left of it; the name is free"),
+        "examples:\n  laila replicas accept important-data",
+    )
+    parser.add_argument("name", metavar="NAME", help="the artifact's name")
+
+
 def _add_history(actions: argparse._SubParsersAction[Parser]) -> None:
     parser = _action(
         actions,
@@ -160,12 +179,13 @@ def _add_members(actions: argparse._SubParsersAction[Parser]) -> None:
         "examples:\n  laila replicas members\n  laila replicas members add /mnt/disk4\n"
         "  laila replicas members remove laila://node3:7400/store\n"
         "  laila replicas members replace laila://node3:7400/store laila://node4:7400/store --lost\n"
-        "  laila replicas members resume        finish a change whose maker died",
+        "  laila replicas members resume        finish a change whose maker died\n"
+        "  laila replicas members cancel        or undo it",
     )
     parser.add_argument(
         "change",
         nargs="*",
-        metavar="add WHERE | remove WHERE | replace OLD NEW | resume",
+        metavar="add WHERE | remove WHERE | replace OLD NEW | resume | cancel",
         help="without one: show the members",
     )
     parser.add_argument(
@@ -239,8 +259,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    if bool(arguments.names) == arguments.all:
+    if arguments.names and arguments.all:
         raise BadConfig("say which names: NAME…, or --all, and not both")
+    if not arguments.names and not arguments.all:
+        return _compare(arguments)
     with _opened(arguments) as store, Bar("verifying") as bar:
         names = list(dict.fromkeys(arguments.names)) or store.names()
         found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -254,6 +276,28 @@ def _verify(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(verify_lines(found, agreeing)))
     return 0 if len(agreeing) == len(found) else 1
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as store:
+        found = store.compare().as_dict()
+    if arguments.json:
+        show(found)
+    else:
+        print("\n".join(comparison_lines(found)))
+    return 0 if found["ok"] else 1
+
+
+def _accept(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as store:
+        version = store.accept(arguments.name)
+    if arguments.json:
+        show({"name": arguments.name, "version": None if version is None else version.sequence})
+    elif version is None:
+        print(f"nothing is left of {plain(arguments.name)}; the name is free")
+    else:
+        print(f"version {version.sequence} of {plain(arguments.name)} counts again")
+    return 1 if version is None else 0
 
 
 def _repair(arguments: argparse.Namespace) -> int:
@@ -331,8 +375,10 @@ def _change(words: list[str], lost: bool) -> Callable[[ReplicatedStore], Any] | 
             return lambda store: store.replace_replica(old, new, lost=lost, progress=_tell)
         case "resume", []:
             return lambda store: store.resume_change(lost=lost, progress=_tell)
+        case "cancel", []:
+            return lambda store: store.cancel_change(progress=_tell)
     raise BadConfig(
-        f"members {' '.join(words)!r} is no change; write add WHERE, remove WHERE, replace OLD NEW or resume"
+        f"members {' '.join(words)!r} is no change; write add WHERE, remove WHERE, replace OLD NEW, resume or cancel"
     )
 
 

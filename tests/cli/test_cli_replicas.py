@@ -167,8 +167,24 @@ def test_verify_all_shows_those_that_differ(trio: Trio) -> None:
     assert "plan" not in text
     assert "replicas agree on 1 of 2 names" in text
     assert trio.run("verify", "nothing", code=1).count("absent") == 3
-    assert "NAME…, or --all" in trio.fails("verify", code=2)
+    text = trio.run("verify", code=1)
+    assert "1 of 2 names differ" in text
+    assert "never had it" in text
+    assert trio.run("repair")
+    assert trio.run("verify") == "all replicas that answer agree on 2 names, by digests\n"
+    found = trio.json("verify")
+    assert (found["ok"], found["names"], found["exchanges"]) == (True, 2, 1)
     assert "NAME…, or --all" in trio.fails("verify", "plan", "--all", code=2)
+
+
+def test_accept_what_a_majority_lost(trio: Trio) -> None:
+    for place in (0, 1):
+        trio.file("plan", place).write_bytes(b"damaged")
+    assert "needed" in trio.fails("history", "plan", code=2)
+    assert trio.run("accept", "plan") == "version 2 of plan counts again\n"
+    assert trio.run("verify", "plan")
+    assert trio.json("accept", "plan") == {"name": "plan", "version": 2}
+    assert trio.json("accept", "never", code=1) == {"name": "never", "version": None}
 
 
 def test_repair(trio: Trio) -> None:
