@@ -34,6 +34,7 @@ from .reports import Progress, RepairReport
 from .scrub import Scrub
 
 log = logging.getLogger("laila.replication")
+log.addHandler(logging.NullHandler())  # what a program does not want to hear, it need not
 
 INTERVAL = 300.0
 SCRUB_EVERY = 7 * 86400.0
@@ -59,7 +60,8 @@ class Keeper:
 
     `mine`: member ids for which this keeper is responsible, or what tells them; none: all. `interval` and `scrub_every`
     in seconds (None: no scrubs), `rate` and `scrub_rate` in bytes a second (None: as fast as it goes). `state`: a
-    directory in which it remembers over restarts when it scrubbed last.
+    directory in which it remembers over restarts when it scrubbed last. `rebuilt` is called after a pass in which a
+    replica came to count again.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Keeper:
         rate: float | None = RATE,
         scrub_rate: float | None = SCRUB_RATE,
         state: str | os.PathLike[str] | None = None,
+        rebuilt: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM,
         chance: random.Random | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class Keeper:
         self._scrub_every = scrub_every
         self._rate = Pace(rate, clock=clock)
         self._scrub_rate = Pace(scrub_rate, clock=clock)
+        self._rebuilt = rebuilt
         self._state = None if state is None else Path(state)
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311  # for jitter
@@ -391,6 +395,7 @@ class Keeper:
             log.info("replicas were repaired", extra=words)
         if report.rebuilt:
             log.info("a replica was rebuilt and counts again", extra={"replicas": list(report.rebuilt)})
+            self._rebuilt()
 
     def _count(self, **more: int) -> None:
         with self._mutex:

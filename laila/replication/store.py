@@ -8,6 +8,7 @@ catch up in repair.py and keeper.py, and what one replica promises in replica.py
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ from ..errors import (
     BadName,
     BadValue,
     Closed,
+    MembershipBusy,
     MembershipStale,
     QuorumLost,
 )
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
     from ..policy import DefaultPolicy
     from ..transport.identity import Identity
     from .changes import Changes
+
+
+log = logging.getLogger("laila.replication")
 
 
 class ReplicatedStore(Asynchronous):
@@ -314,7 +319,10 @@ class ReplicatedStore(Asynchronous):
             return self._repair.names(
                 [self._name(name) for name in names], rate=pace, progress=progress, cancel=cancel
             )
-        return self._repair.everything(rate=pace, progress=progress, cancel=cancel)
+        report = self._repair.everything(rate=pace, progress=progress, cancel=cancel)
+        if report.rebuilt:
+            self._renew()
+        return report
 
     def compare(self) -> Comparison:
         """How all names compare over all replicas, by digests: no content is read."""
@@ -359,7 +367,11 @@ class ReplicatedStore(Asynchronous):
                 raise Closed("this store was closed; open it again")
             if self._keeper is None:
                 self._keeper = Keeper(
-                    self._repair, self._hints(), mine=self._caring_for, state=self._private()
+                    self._repair,
+                    self._hints(),
+                    mine=self._caring_for,
+                    state=self._private(),
+                    rebuilt=self._renew,
                 )
             return self._keeper
 
@@ -514,6 +526,13 @@ class ReplicatedStore(Asynchronous):
             catch_up=self._catch_up,
             timeout=self._timeout,
         )
+
+    def _renew(self) -> None:
+        """A replica that lost everything and was rebuilt is to have a vote on the next membership again."""
+        try:
+            self._changes().renew()
+        except (MembershipBusy, QuorumLost, Closed) as error:
+            log.info("a rebuilt replica has no vote yet", extra={"reason": str(error)})
 
     def _placed(self, place: Place) -> str | Replica:
         where = where_of(place)
