@@ -87,10 +87,19 @@ def verify_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]], agreeing:
     names = "name" if count == 1 else "names"
     lines.append(
         f"{'all replicas agree on' if len(agreed) == count else f'replicas agree on {len(agreed):,} of'} "
-        f"{count:,} {names}"
-        + ("" if len(agreed) == count else "; `laila replicas repair` brings the others up")
+        f"{count:,} {names}" + ("" if len(agreed) == count else f"; {_remedy(shown)} brings the others up")
     )
     return lines
+
+
+def _remedy(names: Sequence[str]) -> str:
+    """The command; without names only digests are compared, so damage that was just read would not be seen."""
+    some = 3
+    return (
+        f"`laila replicas repair {' '.join(map(plain, names))}`"
+        if len(names) <= some
+        else "`laila replicas scrub`"
+    )
 
 
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:

@@ -180,12 +180,13 @@ def _add_members(actions: argparse._SubParsersAction[Parser]) -> None:
         "  laila replicas members remove laila://node3:7400/store\n"
         "  laila replicas members replace laila://node3:7400/store laila://node4:7400/store --lost\n"
         "  laila replicas members resume        finish a change whose maker died\n"
-        "  laila replicas members cancel        or undo it",
+        "  laila replicas members cancel        or undo it\n"
+        "  laila replicas members renew         give rebuilt members their vote on changes back",
     )
     parser.add_argument(
         "change",
         nargs="*",
-        metavar="add WHERE | remove WHERE | replace OLD NEW | resume | cancel",
+        metavar="add WHERE | remove WHERE | replace OLD NEW | resume | cancel | renew",
         help="without one: show the members",
     )
     parser.add_argument(
@@ -264,7 +265,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if not arguments.names and not arguments.all:
         return _compare(arguments)
     with _opened(arguments) as store, Bar("verifying") as bar:
-        names = list(dict.fromkeys(arguments.names)) or store.names()
+        names = list(dict.fromkeys(arguments.names)) or store.names(settled=False)
         found: dict[str, dict[str, dict[str, Any]]] = {}
         with ThreadPoolExecutor(AT_ONCE) as threads:
             for name, replicas in zip(names, threads.map(store.verify_replicas, names), strict=True):
@@ -375,10 +376,13 @@ def _change(words: list[str], lost: bool) -> Callable[[ReplicatedStore], Any] | 
             return lambda store: store.replace_replica(old, new, lost=lost, progress=_tell)
         case "resume", []:
             return lambda store: store.resume_change(lost=lost, progress=_tell)
+        case "renew", []:
+            return lambda store: store.renew_members(lost=lost, progress=_tell)
         case "cancel", []:
             return lambda store: store.cancel_change(progress=_tell)
     raise BadConfig(
-        f"members {' '.join(words)!r} is no change; write add WHERE, remove WHERE, replace OLD NEW, resume or cancel"
+        f"members {' '.join(words)!r} is no change; write add WHERE, remove WHERE, replace OLD NEW, resume, cancel or "
+        "renew"
     )
 
 
@@ -413,7 +417,9 @@ def _opened(arguments: argparse.Namespace) -> Iterator[ReplicatedStore]:
             "ignore", MembershipDiffers
         )  # some of the members are enough to find the others
         yield undo.enter_context(
-            ReplicatedStore(replicas, trust=trust, secret=secret, timeout=timeout, background=False)
+            ReplicatedStore(
+                replicas, trust=trust, secret=secret, timeout=timeout, background=False, found=False
+            )
         )
 
 

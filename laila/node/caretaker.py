@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from laila.errors import LailaError
 from laila.node.meter import SHARE
 from laila.node.replica_map import BEHIND, REBUILDING, ReplicaView, completed
 
@@ -30,6 +29,8 @@ EVERY = 1.0
 """Seconds between two looks at a replica that belongs to no store."""
 COMPARED = 4.0
 """Seconds between two comparisons; one that takes long is made so seldom that it takes a twentieth of the time."""
+PATIENCE = 5.0
+"""Seconds after which a replica that does not answer is called unreachable."""
 LONGEST = 30.0
 """Seconds at most between two tries to open a store whose other members do not answer."""
 
@@ -85,7 +86,7 @@ class Caretaker:
                     self._open()
                     pause = 0.0
                 self._trouble = None
-            except LailaError as error:
+            except Exception as error:  # the thread outlives whatever goes wrong
                 if self._over.is_set():
                     return
                 if self._trouble is None:
@@ -115,7 +116,9 @@ class Caretaker:
     def _compare(self, store: ReplicatedStore) -> float:
         """Ask all; the seconds until the next time."""
         started = time.monotonic()
-        found = store.status()
+        found = store.status(timeout=PATIENCE)
+        if not found["quorum"]:
+            store.keeper.note_quorum_lost()
         now = time.time()
         self._reached.update({one["id"]: now for one in found["replicas"] if one["behind"] is not None})
         self._found = found

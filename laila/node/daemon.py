@@ -193,6 +193,7 @@ class Node:
             policy=policy,
             state=self.config.state_dir,
             caring_for=(own,),
+            found=False,
         )
 
     def _offer_volumes(self, policy: DefaultPolicy) -> None:

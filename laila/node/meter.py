@@ -26,6 +26,8 @@ SHARE = 20
 """A slower count rests for so many times as long as it took."""
 _PARTS = 256
 _DIGEST = 16
+_ANY = 1 << 62
+"""A membership number that is never too old: a node counts what it has, whoever its members are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ def _counts(replica: Replica) -> dict[str, int]:
             suspect += sum(isinstance(found, Unsure) for _, found in part.entries)
             digests = [part.branches[at : at + _DIGEST] for at in range(0, len(part.branches), _DIGEST)]
             parts += [f"{part.prefix}{step:02x}" for step, digest in enumerate(digests) if any(digest)]
-    return {"names": len(replica.names()), "quarantined": len(replica.quarantined()), "suspect": suspect}
+    names = len(replica.names(_ANY).live)
+    return {"names": names, "quarantined": len(replica.quarantined()), "suspect": suspect}
 
 
 def complaints(pools: Mapping[str, Pool]) -> list[str]:

@@ -34,9 +34,11 @@ def accept(crowd: Crowd, view: View, name: str, timeout: float) -> Stand | None:
             needed=len(ids) // 2 + 1,
             reasons=reasons,
         )
-    unsure = [id for id, one in found.got.items() if isinstance(one, Unsure)]
+    marks = {id: one.mark for id, one in found.got.items() if isinstance(one, Unsure)}
     best = _newest(found.got)
-    crowd.ask(unsure, lambda id, replica: replica.settle(name, best), lambda answers: False, timeout)
+    crowd.ask(
+        marks, lambda id, replica: replica.settle(name, best, marks[id]), lambda answers: False, timeout
+    )
     again = crowd.ask(list(found.got), look, lambda answers: False, timeout)
     best = _newest(again.got)
     if best is None:
@@ -48,7 +50,8 @@ def accept(crowd: Crowd, view: View, name: str, timeout: float) -> Stand | None:
 
     def give(id: str, replica: Replica) -> None:
         replica.put(copy, view.number)
-        replica.settle(name, best)
+        if id in marks:
+            replica.settle(name, best, marks[id])
 
     with copy:
         given = crowd.ask(list(again.got), give, lambda answers: False, timeout)

@@ -349,17 +349,28 @@ def _lost(
     number: int,
     where: Mapping[str, str],
 ) -> QuorumLost:
-    reasons = because(answers, groups, where)
+    helpful: dict[str, Answer] = {
+        id: answer for id, answer in answers.got.items() if not isinstance(answer, Abstains | Refused)
+    }
+    reasons = because(replace(answers, got=helpful), groups, where)
     for id, answer in answers.got.items():
         if isinstance(answer, Abstains):
             reasons[where.get(id, id)] = answer.reason
         elif isinstance(answer, Refused):
             reasons[where.get(id, id)] = "it takes part in somebody else's ballot"
     needed = max(len(group) // 2 + 1 for group in groups)
+    voiceless = {id for id, answer in answers.got.items() if isinstance(answer, Abstains)}
+    everybody = {id for group in groups for id in group}
+    advice = "Try again when they answer: it may be found decided then"
+    if not majority(groups, everybody - voiceless):
+        advice = (
+            "So many lost their votes that trying again does not help: when all members answer, and no program is "
+            "changing the members, give them votes on your word with renew(lost=True)"
+        )
     why = "; ".join(f"{place}: {reason}" for place, reason in sorted(reasons.items()))
     return QuorumLost(
         f"membership {number} could not be decided: a majority ({needed}) of the members has to vote: "
-        f"{why or 'they did not answer'}. Try again when they answer: it may be found decided then",
+        f"{why or 'they did not answer'}. {advice}",
         needed=needed,
         reasons=reasons,
     )

@@ -24,6 +24,8 @@ THREADS = 8
 """Calls to one replica that are carried out at the same time."""
 MOST = 256
 """Calls to one replica that may wait for their turn."""
+HEAVIEST = 64 << 20
+"""Bytes that the calls which wait for one replica may keep: copies, in memory or in files without a name."""
 TICK = 0.1
 IDLE = 5.0
 """Seconds after which a thread without work ends."""
@@ -85,10 +87,12 @@ class Crowd:
         enough: Callable[[Answers[T]], bool],
         timeout: float,
         after: Callable[[], None] | None = None,
+        weight: int = 0,
     ) -> Answers[T]:
         """`call(id, replica)` of each. Returns when `enough`, or all have ended, or after `timeout` seconds.
 
-        `after` is called once, when the last call has ended, which may be after this returned.
+        `after` is called once, when the last call has ended, which may be after this returned. `weight`: bytes that
+        each call keeps until it has ended.
         """
         round = _Round[T](list(ids), after)
         for id in list(round.answers.silent):
@@ -97,7 +101,7 @@ class Crowd:
             if desk is None:
                 round.end(id, None, Closed("it is not open here"))
             else:
-                desk.take(partial(round.run, id, desk.replica, call), round, id)
+                desk.take(partial(round.run, id, desk.replica, call), round, id, weight)
         return round.wait(enough, timeout)
 
     def close(self) -> None:
@@ -165,21 +169,25 @@ class _Desk:
     def __init__(self, id: str, replica: Replica) -> None:
         self.replica = replica
         self._id = id
-        self._work: deque[Callable[[], None]] = deque()
+        self._work: deque[tuple[Callable[[], None], int]] = deque()
+        self._weight = 0
         self._ready = threading.Condition()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._closed = False
 
-    def take(self, work: Callable[[], None], round: _Round[T], id: str) -> None:
+    def take(self, work: Callable[[], None], round: _Round[T], id: str, weight: int) -> None:
         with self._ready:
             if self._closed:
                 refusal: Exception | None = Closed("it was closed")
-            elif len(self._work) >= MOST:
-                refusal = Busy(f"{MOST} calls wait for it already; it does not answer, or not fast enough")
+            elif len(self._work) >= MOST or (self._work and self._weight + weight > HEAVIEST):
+                refusal = Busy(
+                    f"{len(self._work)} calls wait for it already; it does not answer, or not fast enough"
+                )
             else:
                 refusal = None
-                self._work.append(work)
+                self._work.append((work, weight))
+                self._weight += weight
                 self._ready.notify()
                 if self._idle < len(self._work) and len(self._threads) < THREADS:
                     # Daemons: a call that hangs on a dead disk must not keep the interpreter from ending.
@@ -213,7 +221,8 @@ class _Desk:
                 if not self._work:
                     self._threads.discard(threading.current_thread())
                     return
-                work = self._work.popleft()
+                work, weight = self._work.popleft()
+                self._weight -= weight
             work()
             del work
 

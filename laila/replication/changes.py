@@ -40,7 +40,7 @@ from ..errors import (
 from .agreement import Acceptor, decide, majority, read_vote, reset
 from .calls import Answers, Crowd
 from .membership import Document, Membership, encode, here, names, place
-from .opening import GRACE, consult, enrol, let_go
+from .opening import GRACE, consult, enrol, let_go, newest
 from .replica import Replica, Stamp
 from .views import READ, WRITE, Member, View
 
@@ -155,21 +155,22 @@ class Changes:
             tell("every name is on a quorum of the old members; going back to them")
             return self._settle(document, view.members, f"cancel: {document.change}", tell)
 
-    def renew(self, *, progress: Progress | None = None) -> View:
+    def renew(self, *, lost: bool = False, progress: Progress | None = None) -> View:
         """Give members that lost their vote on memberships, with all they had, a vote again: by one more membership
         with the same members. Nothing when all that answer have one. To be called when a replica was rebuilt.
+
+        When so many lost theirs that nothing can be decided any more: `lost` is the caller's word that no program is
+        changing the members now, nor one that still runs was when they were lost. All members have to answer then; what
+        those that kept their votes know of one that was begun is brought to its end.
         """
         with self._one("renew the membership", progress) as tell:
             view = self._stable(tell)
-            answers = self._crowd.ask(
-                [member.id for member in view],
-                lambda id, replica: read_vote(replica)[1],
-                lambda answers: False,
-                min(GRACE, self._timeout),
-            )
+            answers = self._votes(view)
             silent = {id for id, state in answers.got.items() if _may_not(state, id, view.number + 1)}
             if not silent:
                 return view
+            if lost:
+                self._believe(view, answers, silent, tell)
             again = replace(view, number=view.number + 1)
             where = ", ".join(member.where for member in view if member.id in silent)
             document, _ = self._decide(again, f"give {where} a vote again", {}, tell)
@@ -179,6 +180,49 @@ class Changes:
             return self._membership.view
 
     # -- how --
+
+    def _votes(self, view: View) -> Answers[Acceptor | None]:
+        """Of those that answer soon."""
+        return self._crowd.ask(
+            [member.id for member in view],
+            lambda id, replica: read_vote(replica)[1],
+            lambda answers: False,
+            min(GRACE, self._timeout),
+        )
+
+    def _believe(self, view: View, answers: Answers[Acceptor | None], silent: Ids, tell: Progress) -> None:
+        """Give votes to those that lost theirs, on the caller's word, and all that the others know of that number."""
+        number = view.number + 1
+        kept = [
+            state
+            for id, state in answers.got.items()
+            if id not in silent and state is not None and state.number == number
+        ]
+        promised = max((one.promised for one in kept if one.promised is not None), default=None)
+        accepted = max(
+            ((one.accepted, one.document) for one in kept if one.accepted is not None), default=None
+        )
+        tell(f"giving votes on membership {number} to those that lost theirs")
+
+        def call(id: str, replica: Replica) -> None:
+            stamp = replica.stamp()
+            if (stamp.store, stamp.replica) != (view.store, id):
+                raise MixedReplicas("it is blank" if not stamp.store else "another replica is in its place")
+            raw, state = read_vote(replica)
+            if _may_not(state, id, number):
+                ballot, document = accepted or (None, b"")
+                reset(replica, raw, Acceptor(number, id, False, promised, ballot, document))
+
+        if not answers.failed and not answers.silent:
+            answers = self._crowd.ask(silent, call, lambda answers: False, min(GRACE, self._timeout))
+        if answers.failed or answers.silent:
+            reasons = answers.reasons({member.id: member.where for member in view})
+            why = "; ".join(f"{where}: {reason}" for where, reason in reasons.items())
+            raise QuorumLost(
+                f"lost votes are given on somebody's word only when all members answer: {why}",
+                needed=len(view.members),
+                reasons=reasons,
+            )
 
     @contextlib.contextmanager
     def _one(self, what: str, progress: Progress | None) -> Iterator[Progress]:
@@ -208,12 +252,7 @@ class Changes:
         view = document.view
         if view.next:
             return document
-        answers = self._crowd.ask(
-            [member.id for member in view],
-            lambda id, replica: read_vote(replica)[1],
-            lambda answers: False,
-            min(GRACE, self._timeout),
-        )
+        answers = self._votes(view)
         begun = [
             (state.accepted, state.document)
             for state in answers.got.values()
@@ -378,7 +417,8 @@ class Changes:
         deadline = time.monotonic() + self._timeout
 
         def confirm() -> Document:
-            return consult(self._crowd, document, self._trust, max(0.0, deadline - time.monotonic()))
+            left = max(0.0, deadline - time.monotonic())
+            return newest(self._crowd.replicas, self._open, document, self._trust, left)
 
         def call(id: str, replica: Replica) -> Stamp:
             return enrol(replica, id, document, confirm)

@@ -44,9 +44,10 @@ from .copies import SMALL, Arrival, Copy
 from .incoming import Incoming, sweep
 from .index import Entry, Index
 from .layout import READING, Layout, bytes_of, told
+from .membership import decode, require_same_store
 from .quarantine import Quarantine
-from .records import MEMBERSHIP, Records
-from .replica import Branch, Health, Replica, Stamp
+from .records import Records
+from .replica import Branch, Health, Listing, Replica, Stamp
 from .stripes import Stripes
 from .suspects import Suspects
 from .tags import Found, Stand, Tag, Unsure
@@ -91,12 +92,14 @@ class DirectoryReplica(Replica):
         with told(f"make {self._layout.root}"):
             make_directory(self._layout.root)
 
-    def mark(self, stamp: Stamp) -> None:
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
         if not stamp.store or not stamp.replica:
             raise BadValue("a stamp names a store and a replica")
         self._require()
         with self._writing("mark it"), self._stripes.record("stamp"):
             now = self._records.stamp()
+            if before is not None and now != before:
+                return False
             if (now.store or stamp.store, now.replica or stamp.replica) != (stamp.store, stamp.replica):
                 raise MixedReplicas(
                     f"{self.where} is replica {now.replica} of store {now.store}, not replica {stamp.replica} of store "
@@ -104,6 +107,7 @@ class DirectoryReplica(Replica):
                 )
             self._records.write_stamp(stamp)
             self._records.stamp()
+        return True
 
     def membership(self) -> bytes | None:
         self._require()
@@ -114,13 +118,13 @@ class DirectoryReplica(Replica):
 
     def learn(self, document: bytes) -> None:
         self._require()
-        with Copy.of_bytes(MEMBERSHIP, document, self._trust) as copy:
-            number = copy.stand.sequence
+        view = decode(document, self._trust)
         with self._writing("learn the membership"), self._stripes.record("membership"):
-            known = 0
+            number, known = 0, None
             with contextlib.suppress(StorageError):
-                known = self._records.membership()[0]
-            if number > known:
+                number, known = self._records.membership()
+            require_same_store(view, self._records.stamp(), known, self._trust, self.where)
+            if view.number > number:
                 self._records.write_membership(document)
 
     def ballot(self) -> bytes | None:
@@ -190,22 +194,23 @@ class DirectoryReplica(Replica):
         self._require()
         return self._index.branches(prefixes)
 
-    def names(self) -> list[str]:
-        self._require()
-        self._scan()
-        self._require()
-        stands = ((name, entry.stand) for name, entry in self._index.entries().items())
-        return sorted(name for name, stand in stands if stand is not None and not stand.gone)
+    def names(self, number: int) -> Listing:
+        with self._member(number):
+            self._scan()
+            entries = {name: entry.found for name, entry in self._index.entries().items()}
+        return Listing.of(entries)
 
-    def check(self, name: str) -> Health:
+    def check(self, name: str, number: int) -> Health:
         check_name("artifact", name)
-        self._require()
+        with self._member(number):
+            return self._check(name)
+
+    def _check(self, name: str) -> Health:
         found = self._look(name).found
         with told(f"read {name!r} in {self._layout.root}"):
             errors = [error for path in self._files(name) if (error := self._damage(path, name)) is not None]
         if errors and not isinstance(found, Unsure):
             found = Unsure(str(errors[0]))
-        self._require()
         if isinstance(found, Unsure):
             return Health(found, False, str(errors[0]) if errors else found.reason)
         return Health(found, found is not None)
@@ -214,21 +219,24 @@ class DirectoryReplica(Replica):
         check_name("artifact", name)
         self._require()
         with self._writing(f"distrust {name!r}"), self._stripes.name(name):
+            self._require_own(name, self._index.look(name))
             self._suspects.mark(name, reason)
             for path in self._files(name):
                 self._quarantine.take(path, name)
             self._index.forgive(name)
             self._index.look(name)
 
-    def settle(self, name: str, tag: Tag | None) -> None:
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
         check_name("artifact", name)
         self._require()
         with self._writing(f"settle {name!r}"), self._stripes.name(name):
             entry = self._index.look(name)
-            if entry.fear is None and not entry.trouble:
+            if entry.fear is None or entry.fear.mark != mark:
                 return
-            stand = self._clean(name).stand
-            if tag is not None and (stand is None or stand.tag < tag):
+            entry = self._clean(name)
+            if entry.fear is None or entry.fear.mark != mark:
+                return  # something was lost since, and has a mark of its own
+            if tag is not None and (entry.stand is None or entry.stand.tag < tag):
                 return
             self._suspects.clear(name)
             self._index.forgive(name)
@@ -355,9 +363,26 @@ class DirectoryReplica(Replica):
                 self._confirmed(name)
             self._scanned = time.monotonic()
 
+    def _require_own(self, name: str, entry: Entry) -> None:
+        """Raises what keeps this process from touching a file that it cannot judge."""
+        file = entry.ours
+        if file is None or not isinstance(file.found, Unsure):
+            return
+        if file.ours is UntrustedSigner:
+            raise UntrustedSigner(
+                f"{self.where} has a version of {name!r} by somebody whom this program does not trust, so it must not "
+                f"be replaced: add the signer to the trust set ({file.found.reason})",
+                path=name,
+            )
+        raise StorageError(f"{file.found.reason}; try again", reason="EAGAIN")
+
     def _clean(self, name: str) -> Entry:
-        """What counts under the name, under its lock: without damaged files and without the lesser one of two."""
+        """What counts under the name, under its lock: without damaged files and without the lesser one of two.
+
+        Raises UntrustedSigner for what is bad for this process alone.
+        """
         entry = self._index.look(name)
+        self._require_own(name, entry)
         if entry.trouble:
             self._suspect(name, entry.trouble)
             entry = self._index.look(name)
@@ -475,7 +500,7 @@ class DirectoryReplica(Replica):
             return True
 
     def _scrubbed(self, name: str) -> Health:
-        health = self.check(name)
+        health = self._check(name)
         if not health.valid and isinstance(health.found, Unsure):
             self._set_aside(name, health.error)
             return health

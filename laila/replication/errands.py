@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ..artifacts import TrustSet
@@ -96,19 +96,13 @@ class Errands:
             kind="put",
         )
 
-    def settle(self, ids: Collection[str], name: str, tag: Tag | None, failed: dict[str, str]) -> None:
-        self.ask(ids, lambda id, replica: replica.settle(name, tag), failed=failed, kind="put")
+    def settle(self, marks: Mapping[str, str], name: str, tag: Tag | None, failed: dict[str, str]) -> None:
+        """`marks`: by id, the mark that was seen before anybody was asked for the newest version."""
+        self.ask(marks, lambda id, replica: replica.settle(name, tag, marks[id]), failed=failed, kind="put")
 
     def mark(self, id: str, before: Stamp, after: Stamp) -> bool:
         """Whether it was `before` until now."""
-
-        def call(id: str, replica: Replica) -> bool:
-            if replica.stamp() != before:
-                return False
-            replica.mark(after)
-            return True
-
-        return self.ask([id], call).get(id, False)
+        return self.ask([id], lambda id, replica: replica.mark(after, before)).get(id, False)
 
     def ask(
         self,

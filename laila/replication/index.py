@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..artifacts import Head, TrustSet, read_head
 from ..artifacts.layout import unpack_file_header
-from ..errors import ArtifactError, UntrustedSigner
+from ..errors import ArtifactError, LailaError, StorageError, UntrustedSigner
 from ..pools.disk import sync_directory
 from ..shared.fingerprint import Fingerprint
 from .branches import Tree
@@ -35,20 +35,22 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file as it was when its head was read. `ours`: bad only for this process, which does not trust its signer."""
+    """One file as it was when its head was read. `ours`: bad only for this process, and what it must raise before it
+    touches the file; None for all others.
+    """
 
     fingerprint: Fingerprint
     found: Stand | Unsure
-    ours: bool = False
+    ours: type[LailaError] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What there is under one name: live file, tombstone, and the reason of its suspect mark."""
+    """What there is under one name: live file, tombstone, and its suspect mark."""
 
     live: File | None = None
     gone: File | None = None
-    fear: str | None = None
+    fear: Unsure | None = None
     lost: str = ""
     """What this process saw and is not there any more, in words."""
 
@@ -68,20 +70,25 @@ class Entry:
     @property
     def found(self) -> Found:
         if self.fear is not None:
-            return Unsure(self.fear)
+            return self.fear
         if self.lost:
             return Unsure(self.lost)
         return self.bad.found if self.bad is not None else self.stand
 
     @property
     def trouble(self) -> str:
-        """Why it should be marked as suspect; empty when it is already, or need not be."""
-        if self.fear is not None:
-            return ""
-        if self.lost:
+        """Why it should be marked as suspect; empty when its mark stands for that, or it need not be."""
+        if self.lost or self.fear is not None:
             return self.lost
         bad = self.bad
-        return bad.found.reason if bad is not None and not bad.ours and isinstance(bad.found, Unsure) else ""
+        return (
+            bad.found.reason if bad is not None and bad.ours is None and isinstance(bad.found, Unsure) else ""
+        )
+
+    @property
+    def ours(self) -> File | None:
+        """A file that others may well believe."""
+        return next((file for file in (self.live, self.gone) if file and file.ours is not None), None)
 
 
 EMPTY = Entry()
@@ -119,7 +126,8 @@ class Index:
             name
             for name, entry in entries.items()
             if entry.lost
-            or (entry.fear is None) == (name in fears)
+            or entry.fear is not None  # another mark may be there by now
+            or name in fears
             or not unchanged(entry.live, live.get(name))
             or not unchanged(entry.gone, gone.get(name))
         ]
@@ -146,7 +154,7 @@ class Index:
         bytes are read.
         """
         file = File(replace(Fingerprint.of_status(status), unsettled=0.0), stand)
-        fear = self._suspects.reason(name)
+        fear = self._suspects.of(name)
         entry = Entry(gone=file, fear=fear) if stand.gone else Entry(live=file, fear=fear)
         with self._mutex:
             self._seen.pop(name, None)
@@ -170,11 +178,10 @@ class Index:
     def _keep(self, name: str, entry: Entry) -> Entry:
         with self._mutex:
             stand, seen = entry.stand, self._seen.get(name)
-            if seen is not None and (stand is None or stand.tag < seen) and entry.fear is None:
+            if seen is not None and (stand is None or stand.tag < seen) and entry.ours is None:
                 now = "nothing is" if stand is None else f"version {stand.tag} is"
-                entry = Entry(
-                    entry.live,
-                    entry.gone,
+                entry = replace(
+                    entry,
                     lost=f"version {seen} of {name!r} was in {self._layout.root}, and {now} there now: "
                     "somebody removed it or put an older one back",
                 )
@@ -195,14 +202,30 @@ class Index:
         """The entry, and the directories that have to be synced before it is told."""
         with self._mutex:
             known = self._entries.get(name, EMPTY)
-        live = self._read(self._layout.live_file(name), name, known.live)
-        gone = self._read(self._layout.gone_file(name), name, known.gone)
+        live, gone = self._both(name, known)
         foreign = []
         if _other(live, known.live):
             foreign.append(self._layout.root)
         if _other(gone, known.gone):
             foreign.append(self._layout.gone)
-        return Entry(live, gone, self._suspects.reason(name)), foreign
+        return Entry(live, gone, self._suspects.of(name)), foreign
+
+    def _both(self, name: str, known: Entry) -> tuple[File | None, File | None]:
+        """The live file and the tombstone, as they were at one moment.
+
+        A version takes its place before the tombstone goes, so of a tombstone that is not there the live file must be
+        looked at again: it may have been replaced in between. The other way round the tombstone tells enough.
+        """
+        live_path, gone_path = self._layout.live_file(name), self._layout.gone_file(name)
+        live = self._read(live_path, name, known.live)
+        for _ in range(_ATTEMPTS):
+            gone = self._read(gone_path, name, known.gone)
+            before = live
+            live = self._read(live_path, name, live)
+            same = (live is None) == (before is None) and not _other(live, before)
+            if gone is not None or (same and (live is not None or not os.path.lexists(gone_path))):
+                break
+        return live, gone
 
     def _read(self, path: str, name: str, known: File | None) -> File | None:
         for _ in range(_ATTEMPTS):
@@ -217,31 +240,31 @@ class Index:
             except FileNotFoundError:
                 if not os.path.lexists(path):  # else it was replaced just now
                     return None
-        return File(fingerprint, Unsure(f"{path} changes all the time"), ours=True)
+        return File(fingerprint, Unsure(f"{path} changes all the time"), ours=StorageError)
 
     def _judged(
         self, path: str, name: str, status: os.stat_result, known: File | None
-    ) -> tuple[Stand | Unsure, bool]:
-        """What a file is, and whether it is bad only for this process."""
+    ) -> tuple[Stand | Unsure, type[LailaError] | None]:
+        """What a file is, and the error that it is for this process alone."""
         if not stat.S_ISREG(status.st_mode):
-            return Unsure(f"{path} is no regular file"), False
+            return Unsure(f"{path} is no regular file"), None
         try:
             head = read_head(path)
             stand = _stand(head)
             if known is not None and known.found == stand:
-                return known.found, False  # looked at again only because it is so young
+                return known.found, None  # looked at again only because it is so young
             head.require(self._trust)
         except UntrustedSigner as error:
-            return Unsure(str(error)), True
+            return Unsure(str(error)), UntrustedSigner
         except ArtifactError as error:
-            return Unsure(str(error)), False
+            return Unsure(str(error)), None
         if head.version is not None and head.version.name != name:
             return Unsure(
                 f"{path} is version {head.sequence} of {head.version.name!r}, not one of {name!r}"
-            ), False
+            ), None
         if head.version is None:  # written in place by a program that does not sync
             _sync(path)
-        return stand, False
+        return stand, None
 
 
 def _stand(head: Head) -> Stand:

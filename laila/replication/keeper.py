@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import SYSTEM, Clock
-from ..errors import BadConfig
+from ..errors import BadConfig, LailaError
 from .hints import EVERYTHING, Hints
 from .pace import Pace
 from .repair import Repair
@@ -395,7 +395,10 @@ class Keeper:
             log.info("replicas were repaired", extra=words)
         if report.rebuilt:
             log.info("a replica was rebuilt and counts again", extra={"replicas": list(report.rebuilt)})
-            self._rebuilt()
+            try:
+                self._rebuilt()
+            except LailaError as error:  # what was paid meanwhile is to be noted nevertheless
+                log.warning("a rebuilt replica was not told to others", extra={"reason": str(error)})
 
     def _count(self, **more: int) -> None:
         with self._mutex:

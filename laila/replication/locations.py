@@ -84,6 +84,7 @@ class Locations:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._dialers: dict[str, Dialer] = {}
+        self._owned: list[Dialer] = []
         self._own: Communication | None = None
         self._lanes: Lanes | None = None
 
@@ -107,7 +108,8 @@ class Locations:
         with self._lock:
             own, self._own = self._own, None
             lanes, self._lanes = self._lanes, None
-            dialers = list(self._dialers.values())
+            dialers = list(self._owned)
+            self._owned.clear()
             self._dialers.clear()
         if own is not None:
             own.stop()
@@ -162,13 +164,21 @@ class Locations:
         return connect
 
     def _dialed(self, host: str, port: int, secret: str) -> tuple[Communication, Dialer]:
-        """One dialer per address, and the endpoint that it belongs to."""
+        """One dialer per address, and the endpoint that it belongs to. One that the program's policy has is used."""
+        from ..transport.tcp import format_address
+
         with self._lock:
             communication = self._communication()
-            key = f"{host}:{port}"
-            if key not in self._dialers:
-                self._dialers[key] = communication.maintain(host, port, secret)
-            return communication, self._dialers[key]
+            address = format_address(host, port)
+            dialer = self._dialers.get(address)
+            if dialer is None or dialer.closed:
+                there = (one for one in communication.dialers if one.address == address and not one.closed)
+                dialer = next(there, None)
+                if dialer is None:
+                    dialer = communication.maintain(host, port, secret)
+                    self._owned.append(dialer)
+                self._dialers[address] = dialer
+            return communication, dialer
 
     def _communication(self) -> Communication:
         if self._policy is not None:

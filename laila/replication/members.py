@@ -17,7 +17,7 @@ from ..errors import MixedReplicas
 from .calls import Crowd
 from .locations import close_quietly
 from .membership import Document, Membership
-from .opening import consult, enrol
+from .opening import enrol, newest
 from .replica import Replica, Stamp
 from .views import View
 
@@ -81,9 +81,13 @@ class Members:
             self.on_rebuilding(id)
 
     def _confirm(self) -> Document:
-        """The newest membership, by a majority of the members."""
-        document = consult(self._crowd, self._membership.document, self._trust, self._timeout)
-        self._membership.take(document)
+        """The newest membership, by a majority of its members."""
+        document = newest(
+            self._crowd.replicas, self._open, self._membership.document, self._trust, self._timeout
+        )
+        if document.view.number > self._membership.view.number:
+            self._membership.take(document)
+            self.follow()
         return document
 
     def rebuilding(self, id: str) -> bool:

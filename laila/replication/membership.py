@@ -7,6 +7,7 @@ decided by a majority (agreement.py): no two have one number. Whoever has learne
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -16,8 +17,9 @@ from typing import Any, Self
 
 from ..artifacts import Artifact, Signer, TrustSet, create_maif
 from ..artifacts.canonical import load_json
-from ..errors import ArtifactCorrupt, BadValue, LailaError, MixedReplicas, UntrustedSigner
+from ..errors import ArtifactCorrupt, ArtifactError, BadValue, LailaError, MixedReplicas, UntrustedSigner
 from ..locks.holder import host_name, plain
+from .replica import Stamp
 from .views import Member, Quorums, View
 
 NAME = "laila-membership"
@@ -109,6 +111,19 @@ def encode(
 def decode(data: bytes, trust: TrustSet) -> View:
     """The view that a document is about. Raises ArtifactError."""
     return Document.read(data, trust).view
+
+
+def require_same_store(view: View, stamp: Stamp, known: bytes | None, trust: TrustSet, where: str) -> None:
+    """Raises MixedReplicas when a membership is of another store than a replica's stamp, or the one that it knows."""
+    stores = {stamp.store}
+    if known is not None:
+        with contextlib.suppress(ArtifactError):  # one that cannot be read says nothing
+            stores.add(decode(known, trust).store)
+    for store in stores - {"", view.store}:
+        raise MixedReplicas(
+            f"{where} belongs to store {store[:8]}…, and was given the membership of store {view.store[:8]}…: somebody "
+            "mixed up replicas; nothing of it was taken over"
+        )
 
 
 class Membership:

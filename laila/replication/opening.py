@@ -14,7 +14,8 @@ needlessly, once; the other mistake would lose what was acknowledged. Only an ex
 which the store is made can go unnoticed.
 
 A replica that lost its vote gets one that is silent for the number that is being decided (agreement.py). For this a
-majority of the others has to say, after it was seen to be blank, which membership is the newest.
+majority of the others has to say, after it was seen to be blank, which membership is the newest (`newest`): of the
+members of that one, and not only of the last one that the program has heard of.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..artifacts import Signer, TrustSet
 from ..errors import ArtifactError, BadConfig, LailaError, MembershipStale, MixedReplicas, QuorumLost
@@ -74,8 +76,10 @@ def open_membership(
     trust: TrustSet,
     quorums: Quorums | None = None,
     timeout: float = 30.0,
+    found: bool = True,
 ) -> Opened:
-    """The store of these replicas. `open(where)` makes those of its members that were not listed.
+    """The store of these replicas. `open(where)` makes those of its members that were not listed. Without `found` a
+    store is never made: somebody listed has to know one, else QuorumLost.
 
     The replicas given stay the caller's when this raises. Raises: BadConfig for a list or quorums that cannot be;
     QuorumLost when a new store's majority does not answer; MixedReplicas; ArtifactError when nobody trusted signed
@@ -83,7 +87,7 @@ def open_membership(
     """
     quorums = quorums or Quorums()
     _check_list(replicas)
-    opening = _Opening(replicas, open, signer, trust, quorums, time.monotonic() + timeout)
+    opening = _Opening(replicas, open, signer, trust, quorums, time.monotonic() + timeout, found)
     try:
         return opening.run()
     except BaseException:
@@ -97,26 +101,28 @@ def enrol(replica: Replica, id: str, document: Document, confirm: Callable[[], D
     """Make sure that a replica is member `id`, knows the membership, and has a vote; mark it when it is blank.
 
     `confirm` gives the newest membership that a majority of the others has. The top of this module says when a blank
-    one counts at once. Raises: MixedReplicas for another one, QuorumLost, and what the replica raises.
+    one counts at once. Raises: MixedReplicas for another one, MembershipStale when it is no member any more,
+    QuorumLost, and what the replica raises.
     """
     view = document.view
     stamp = replica.stamp()
     raw, state = read_vote(replica)
     if not stamp.store:
         stamp = replica.stamp()  # whoever marks it does so before its vote gets an owner
-    if stamp.store and (stamp.store, stamp.replica) != (view.store, id):
-        raise MixedReplicas(
-            f"{replica.where} is replica {stamp.replica[:8]}… of store {stamp.store[:8]}…, where replica {id[:8]}… of "
-            f"store {view.store[:8]}… should be: somebody mixed up disks or addresses; put the right one there"
-        )
+    _require_same(replica, stamp, view, id)
     unused = state is not None and (state.replica, state.number) in {("", 1), (id, 0)}
     if state is None or (state.replica != id and not unused):
-        newest = confirm()
-        reset(replica, raw, Acceptor(newest.view.number + 1, id, silent=True))
-        document = max(newest, document, key=lambda one: one.view.number)
+        document = max(confirm(), document, key=lambda one: one.view.number)
+        number = document.view.number
+        if all(member.id != id for member in document.view):
+            message = f"{replica.where} is no member any more, under membership {number}"
+            raise MembershipStale(message, number=number, document=document.data)
+        reset(replica, raw, Acceptor(number + 1, id, silent=True))
     if not stamp.store:
-        stamp = Stamp(view.store, id, rebuilding=not unused)
-        replica.mark(stamp)
+        life = "" if unused else uuid.uuid4().hex[:16]
+        fresh = Stamp(view.store, id, rebuilding=not unused, life=life)
+        stamp = fresh if replica.mark(fresh, stamp) else replica.stamp()
+        _require_same(replica, stamp, view, id)
     if unused:
         assert state is not None
         claim(replica, id)
@@ -159,6 +165,48 @@ def consult(crowd: Crowd, document: Document, trust: TrustSet, timeout: float) -
     return max([document, *known], key=lambda one: one.view.number)
 
 
+def newest(
+    replicas: Mapping[str, Replica],
+    open: Callable[[str], Replica],
+    document: Document,
+    trust: TrustSet,
+    timeout: float,
+) -> Document:
+    """The newest membership, by a majority of its own members: `consult`, until nobody knows a newer one.
+
+    Members that are not among `replicas` (by id) are opened, and closed again. Raises QuorumLost.
+    """
+    deadline = time.monotonic() + timeout
+    extra: dict[str, Replica] = {}
+    try:
+        while True:
+            for member in document.view:
+                if member.id not in replicas and member.id not in extra:
+                    with contextlib.suppress(LailaError):  # what cannot be opened does not answer
+                        extra[member.id] = open(member.where)
+            crowd = Crowd({**replicas, **extra})
+            try:
+                newer = consult(crowd, document, trust, max(0.0, deadline - time.monotonic()))
+            finally:
+                let_go(crowd)
+            if newer.view.number == document.view.number:
+                return document
+            document = newer
+    finally:
+        for replica in extra.values():
+            with contextlib.suppress(LailaError):
+                replica.close()
+
+
+def _require_same(replica: Replica, stamp: Stamp, view: View, id: str) -> None:
+    """Raises MixedReplicas unless it is this member, or blank."""
+    if stamp.store and (stamp.store, stamp.replica) != (view.store, id):
+        raise MixedReplicas(
+            f"{replica.where} is replica {stamp.replica[:8]}… of store {stamp.store[:8]}…, where replica {id[:8]}… of "
+            f"store {view.store[:8]}… should be: somebody mixed up disks or addresses; put the right one there"
+        )
+
+
 def let_go(crowd: Crowd) -> None:
     """End a crowd without waiting for who hangs; its replicas stay open."""
     for id in crowd.replicas:
@@ -177,6 +225,7 @@ class _Opening:
         trust: TrustSet,
         quorums: Quorums,
         deadline: float,
+        may_found: bool,
     ) -> None:
         self.listed = {str(number): replica for number, replica in enumerate(replicas)}
         self.crowd = Crowd(self.listed)
@@ -185,6 +234,7 @@ class _Opening:
         self._trust = trust
         self._quorums = quorums
         self._deadline = deadline
+        self._may_found = may_found
         self._extra: dict[str, Replica] = {}
         self._answered: set[int] = set()
         self._where = {key: replica.where for key, replica in self.listed.items()}
@@ -194,6 +244,8 @@ class _Opening:
         while True:
             answers = self._survey()
             document = self._newest(answers)
+            if document is None and not self._may_found:
+                raise self._unknown(answers)
             if document is None and self._prepare(answers):
                 answers = self._survey()
                 document = self._newest(answers)
@@ -280,6 +332,21 @@ class _Opening:
             )
         return None
 
+    def _unknown(self, answers: Answers[Said]) -> QuorumLost:
+        """Nobody knows a store, and none is to be made."""
+        blank = dict.fromkeys(
+            answers.got, "it is blank: never used, or its disk was exchanged or is not mounted"
+        )
+        reasons = answers.reasons(self._where)
+        reasons |= {self._where[key]: reason for key, reason in blank.items()}
+        why = "; ".join(f"{where}: {reason}" for where, reason in sorted(reasons.items()))
+        return QuorumLost(
+            "no replica that is listed knows of a store, and here none is made: list one that has the store; a new "
+            f"one is made by a program that saves to it: {why}",
+            needed=1,
+            reasons=reasons,
+        )
+
     # -- making a store --
 
     def _prepare(self, answers: Answers[Said]) -> bool:
@@ -311,6 +378,7 @@ class _Opening:
                 needed=needed,
                 reasons=reasons,
             )
+        self._require_different(answers)
         data = encode(view, self._signer, self._trust, change="made the store")
 
         def be_there(key: str, replica: Replica) -> None:
@@ -325,6 +393,22 @@ class _Opening:
                 raise
             return None
         return Document.read(data, self._trust)
+
+    def _require_different(self, answers: Answers[Said]) -> None:
+        """Raises MixedReplicas when two directories are one, by a link or a mount: it would have two votes."""
+        seen: dict[tuple[int, int], str] = {}
+        for key in sorted(answers.got, key=int):
+            where = Path(self._where[key])
+            if not where.is_absolute():
+                continue
+            with contextlib.suppress(OSError):  # a name that only a peer knows
+                status = where.stat()
+                other = seen.setdefault((status.st_dev, status.st_ino), key)
+                if other != key:
+                    raise MixedReplicas(
+                        f"{self._where[other]} and {where} are two names of one place; each replica has to be a place "
+                        "of its own: list it once"
+                    )
 
     # -- who is who --
 
@@ -426,14 +510,25 @@ class _Opening:
             replica.learn(document.data)
 
         def confirm() -> Document:
-            return consult(crowd, document, self._trust, self._left())
+            return newest(known, self._open, document, self._trust, self._left())
 
         def call(key: str, replica: Replica) -> Stamp:
             return enrol(replica, key, document, confirm)
 
         crowd.ask(there, learn, lambda answers: False, min(GRACE, self._left()))
-        crowd.ask(there, call, lambda answers: False, min(2 * GRACE, self._left()))
+        answers = crowd.ask(there, call, lambda answers: False, min(2 * GRACE, self._left()))
         let_go(crowd)
+        self._require_places(known, answers)
+
+    def _require_places(self, known: Mapping[str, Replica], answers: Answers[Stamp]) -> None:
+        """Raises MixedReplicas when a place that is listed turned out to be another member than was thought."""
+        listed = set(map(id, self.listed.values()))
+        for key, error in answers.failed.items():
+            if isinstance(error, MixedReplicas) and id(known[key]) in listed:
+                raise MixedReplicas(
+                    f"{error}. If it is another name of a place that is listed, list that once, empty it, and begin "
+                    "again: each replica has to be a place of its own"
+                ) from error
 
     def _left(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

@@ -37,7 +37,7 @@ from ..errors import (
 from ..names import check_name
 from ..shared.trouble import told
 from .copies import CHUNK, Arrival, Copy
-from .replica import Branch, Health, Replica, Stamp
+from .replica import Branch, Health, Listing, Replica, Stamp
 from .tags import Found, Stand, Tag
 from .transfer import check_size
 from .words import LISTED, NAMES, PREFIXES, TEXT, Words, of_stamp, of_tag, same_file
@@ -100,8 +100,9 @@ class PeerReplica(Replica):
     def stamp(self) -> Stamp:
         return self._ask({"do": "stamp"}).stamp()
 
-    def mark(self, stamp: Stamp) -> None:
-        self._ask({"do": "mark", "stamp": of_stamp(stamp)})
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
+        known = None if before is None else of_stamp(before)
+        return self._ask({"do": "mark", "stamp": of_stamp(stamp), "before": known}).flag("done")
 
     def membership(self) -> bytes | None:
         return self._ask({"do": "membership"}).perhaps_data("document")
@@ -154,20 +155,22 @@ class PeerReplica(Replica):
             found += self._ask({"do": "branches", "prefixes": page}).branches(page)
         return found
 
-    def names(self) -> list[str]:
-        return self._names("names")
+    def names(self, number: int) -> Listing:
+        return Listing(*self._names({"do": "names", "number": number}, ("names", "unsure")))
 
     def quarantined(self) -> list[str]:
-        return self._names("quarantined")
+        return self._names({"do": "quarantined"}, ("names",))[0]
 
-    def check(self, name: str) -> Health:
-        return self._ask({"do": "check", "name": check_name("artifact", name)}).health("health")
+    def check(self, name: str, number: int) -> Health:
+        words = {"do": "check", "name": check_name("artifact", name), "number": number}
+        return self._ask(words).health("health")
 
     def distrust(self, name: str, reason: str) -> None:
         self._ask({"do": "distrust", "name": check_name("artifact", name), "reason": reason[:TEXT]})
 
-    def settle(self, name: str, tag: Tag | None) -> None:
-        self._ask({"do": "settle", "name": check_name("artifact", name), "tag": of_tag(tag)})
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
+        words = {"do": "settle", "name": check_name("artifact", name), "tag": of_tag(tag), "mark": mark}
+        self._ask(words)
 
     def scrub(self) -> Iterator[tuple[str, Health]]:
         token = self._ask({"do": "scrub"}).text("run")
@@ -269,18 +272,24 @@ class PeerReplica(Replica):
 
     # ---- questions ----
 
-    def _names(self, what: str) -> list[str]:
-        found: list[str] = []
-        more = True
+    def _names(self, question: Mapping[str, Any], lists: Sequence[str]) -> list[list[str]]:
+        """Lists of an answer that comes page by page, each page the names of all lists up to some name."""
+        found: list[list[str]] = [[] for _ in lists]
+        after, more = "", True
         while more:
-            after = found[-1] if found else ""
-            answer = self._ask({"do": what, "after": after})
-            page, more = answer.names(LISTED), answer.flag("more")
-            if any(one >= other for one, other in zip([after, *page], page, strict=False)) or (
-                more and not page
+            answer = self._ask({**question, "after": after})
+            pages, more = [answer.names(LISTED, key) for key in lists], answer.flag("more")
+            page = sorted(name for names in pages for name in names)
+            ordered = all(names == sorted(names) for names in pages)
+            if (
+                not ordered
+                or any(one >= other for one, other in zip([after, *page], page, strict=False))
+                or (more and not page)
             ):
                 raise ProtocolError(f"{self.where} lists names that are not in order")
-            found += page
+            for names, some in zip(found, pages, strict=True):
+                names += some
+            after = page[-1] if page else after
         return found
 
     def _ask(self, words: Mapping[str, Any], buffers: Sequence[Buffer] = ()) -> Words:

@@ -5,6 +5,7 @@ swap is the moment at which a version is taken; who loses it looks again. Then t
 removed. A kill at any point leaves the old version or the new one, and at most bytes that nobody names, which `scrub`
 removes when nobody has claimed them for an hour.
 
+- A swap whose outcome is unknown may have been done, or may be done yet: bytes that the slot may name stay.
 - A reader whose bytes went away under it looks at the slot again; only when that still names them, they are lost.
 - What says that something was lost (a slot gone or lower than was seen here, damaged bytes) is marked in the slot:
   from there on every program says Unsure about the name, until `settle`. The mark is a swap, so it hits only what was
@@ -19,6 +20,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..artifacts import TrustSet
 from ..codec import Encoded
@@ -37,7 +39,8 @@ from ..names import check_name
 from ..pools import Pool
 from .branches import Tree
 from .copies import Copy
-from .replica import Branch, Health, Replica, Stamp
+from .membership import decode, require_same_store
+from .replica import Branch, Health, Listing, Replica, Stamp
 from .shelf import NOTHING, Shelf, Slot, ballot_record, content, parsed, written
 from .tags import Found, Stand, Tag, Unsure
 
@@ -50,6 +53,8 @@ SLOW = 60.0
 """Seconds after which a put makes sure that its bytes were not taken for stray ones."""
 MOST_TRIES = 1000
 """How often a change is tried that others come before; each time somebody else got on."""
+UNREADABLE = Encoded(b"")
+"""The record of a slot that the pool cannot give back: nothing equals it."""
 _BLANK = Stamp()
 _LOCAL = ("memory", "filesystem", "sqlite")
 
@@ -67,6 +72,7 @@ class PoolReplica(Replica):
         self._shelf = Shelf(pool, store)
         self._mutex = threading.Lock()
         self._scanning = threading.Lock()
+        self._mending = threading.Lock()
         self._seen: dict[str, Tag] = {}
         self._slots: dict[str, tuple[Encoded | None, Slot]] = {}
         self._tree = Tree()
@@ -80,20 +86,28 @@ class PoolReplica(Replica):
     def stamp(self) -> Stamp:
         return self._stamp_in(self._pool.get(self._shelf.stamp))
 
-    def mark(self, stamp: Stamp) -> None:
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
         if not stamp.store or not stamp.replica:
             raise BadValue("a stamp names a store and a replica")
-        words = {"store": stamp.store, "replica": stamp.replica, "rebuilding": stamp.rebuilding}
+        words = {
+            "store": stamp.store,
+            "replica": stamp.replica,
+            "rebuilding": stamp.rebuilding,
+            "life": stamp.life,
+        }
         for _ in self._tries("mark it"):
-            before = self._pool.get(self._shelf.stamp)
-            now = self._stamp_in(before)
+            record = self._pool.get(self._shelf.stamp)
+            now = self._stamp_in(record)
+            if before is not None and now != before:
+                return False
             if (now.store or stamp.store, now.replica or stamp.replica) != (stamp.store, stamp.replica):
                 raise MixedReplicas(
                     f"{self.where} is replica {now.replica} of store {now.store}, not replica {stamp.replica} of store "
                     f"{stamp.store}: two stores were mixed up; give the pool that belongs here, or an empty one"
                 )
-            if self._pool.swap(self._shelf.stamp, before, written(words)):
-                return
+            if self._pool.swap(self._shelf.stamp, record, written(words)):
+                return True
+        raise AssertionError
 
     def membership(self) -> bytes | None:
         try:
@@ -105,21 +119,24 @@ class PoolReplica(Replica):
             raise
 
     def learn(self, document: bytes) -> None:
-        with Copy.of_bytes(MEMBERSHIP, document, self._trust) as copy:
-            number = copy.stand.sequence
-        pool = self._pool
-        pointer = None
+        view = decode(document, self._trust)
+        stamp = self.stamp()
+        pointer: Encoded | None = None
         try:
             for _ in self._tries("learn the membership"):
                 before = self._pointer()
-                if before is not None and number <= _number(before) and self.membership() is not None:
+                known = self.membership()
+                require_same_store(view, stamp, known, self._trust, self.where)
+                if before is not None and view.number <= _number(before) and known is not None:
                     return
-                pointer = pointer or self._shelf.keep_document(number, document)
-                if pool.swap(self._shelf.membership, before, pointer):
-                    pointer, replaced = None, before
-                    if replaced is not None:
-                        self._shelf.drop_document(replaced)
-                    return
+                mine = pointer or self._shelf.keep_document(view.number, document)
+                pointer = None  # from here on the entry may name it
+                if not self._exchanged(self._shelf.membership, before, mine):
+                    pointer = mine
+                    continue
+                if before is not None:
+                    self._shelf.drop_document(before)
+                return
         finally:
             if pointer is not None:
                 self._shelf.drop_document(pointer)
@@ -179,31 +196,46 @@ class PoolReplica(Replica):
         with self._mutex:
             return [self._tree.branch(prefix) for prefix in prefixes]
 
-    def names(self) -> list[str]:
-        self._require_open()
+    def names(self, number: int) -> Listing:
+        self._refuse_older(number)
         self._scan()
         with self._mutex:
-            stands = [(name, slot.stand) for name, (_, slot) in self._slots.items()]
-        return sorted(name for name, stand in stands if stand is not None and not stand.gone)
+            found = {name: slot.found for name, (_, slot) in self._slots.items()}
+        self._refuse_older(number)
+        return Listing.of(found)
 
-    def check(self, name: str) -> Health:
+    def check(self, name: str, number: int) -> Health:
         check_name("artifact", name)
-        self._require_open()
-        return self._check(name)[0]
+        self._refuse_older(number)
+        health = self._check(name)[0]
+        self._refuse_older(number)
+        return health
 
     def distrust(self, name: str, reason: str) -> None:
         check_name("artifact", name)
         self._require_open()
+        slot = self._slot(name)[1]
+        if slot.stand is not None:
+            try:
+                copy = self._shelf.open(name, slot, self._trust)
+                if copy is not None:
+                    copy.close()
+            except UntrustedSigner:  # others may well believe it
+                raise
+            except ArtifactError:
+                pass
         self._set_aside(name, reason)
 
-    def settle(self, name: str, tag: Tag | None) -> None:
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
         check_name("artifact", name)
         self._require_open()
         for _ in self._tries(f"settle {name!r}"):
             record, slot = self._slot(name)
-            if slot.fear is None or (tag is not None and (slot.stand is None or slot.stand.tag < tag)):
+            if slot.fear is None or slot.fear.mark != mark:
                 return
-            if self._swap(name, record, slot.feared(None)):
+            if tag is not None and (slot.stand is None or slot.stand.tag < tag):
+                return
+            if record is not UNREADABLE and self._swap(name, record, replace(slot, fear=None), settled=True):
                 return
 
     def scrub(self) -> Iterator[tuple[str, Health]]:
@@ -260,10 +292,11 @@ class PoolReplica(Replica):
             return _BLANK
         with self._readable("the stamp"):
             words = parsed(record)
-            store, replica, rebuilding = (words.get(key) for key in ("store", "replica", "rebuilding"))
-            if type(store) is not str or type(replica) is not str or type(rebuilding) is not bool:
+            store, replica, rebuilding = (words.get(key, "") for key in ("store", "replica", "rebuilding"))
+            life = words.get("life", "")
+            if [type(store), type(replica), type(rebuilding), type(life)] != [str, str, bool, str]:
                 raise Corrupt("it is no stamp")
-        return Stamp(store, replica, rebuilding)
+        return Stamp(store, replica, rebuilding, life)
 
     def _unsure(self) -> Unsure | None:
         """Why nothing that is here counts; None when it does."""
@@ -334,13 +367,13 @@ class PoolReplica(Replica):
             if not trouble:
                 self._keep(name, record, slot)
                 return record, slot
+            if not readable:  # nothing can be compared with it, so it is not for a look to replace it
+                slot = replace(NOTHING, fear=Unsure(trouble))
+                self._keep(name, UNREADABLE, slot, forget=False)
+                return UNREADABLE, slot
             feared = slot.feared(trouble)
             try:
-                if not readable:  # nothing can be compared with it, and nobody else can do better
-                    self._pool.put(self._shelf.head(name), feared.record())
-                    marked = True
-                else:
-                    marked = self._pool.swap(self._shelf.head(name), record, feared.record())
+                marked = self._exchanged(self._shelf.head(name), record, feared.record())
             except StorageError:  # it cannot be written to: then it counts for this process alone
                 self._keep(name, record, feared, forget=False)
                 return record, feared
@@ -384,15 +417,30 @@ class PoolReplica(Replica):
                 self._slots[name] = record, slot
             self._tree.set(name, slot.found)
 
-    def _swap(self, name: str, before: Encoded | None, after: Slot) -> bool:
+    def _swap(self, name: str, before: Encoded | None, after: Slot, *, settled: bool = False) -> bool:
+        """`settled`: what was seen before does not count any more."""
         record = after.record()
-        if not self._pool.swap(self._shelf.head(name), before, record):
+        if not self._exchanged(self._shelf.head(name), before, record):
             return False
-        if after.fear is None and after.stand is None:
+        if settled:
             with self._mutex:
                 self._seen.pop(name, None)
         self._keep(name, record, after)
         return True
+
+    def _exchanged(self, key: str, before: Encoded | None, after: Encoded) -> bool:
+        """A swap; one whose outcome is unknown is looked after. Raises StorageError when it stays unknown: then `after`
+        may be there, or may come yet.
+        """
+        try:
+            return self._pool.swap(key, before, after)
+        except StorageError:
+            now = self._pool.get(key)
+            if _same(now, after):
+                return True
+            if _same(now, before):
+                raise
+            return False
 
     def _scan(self) -> None:
         """Look at every slot."""
@@ -434,19 +482,30 @@ class PoolReplica(Replica):
         try:
             for _ in self._tries(f"keep {copy.name!r}"):
                 record, slot = self._slot(copy.name)
+                if record is UNREADABLE:
+                    self._set_aside(copy.name, slot.fear.reason if slot.fear is not None else "", slot)
+                    continue
                 if slot.stand is not None and slot.stand.tag >= copy.stand.tag:
                     if slot.stand.tag > copy.stand.tag or self._shelf.whole(slot):
                         return slot.stand
                     reason = f"the bytes of version {slot.stand.tag} of {copy.name!r} are not there any more"
                     self._set_aside(copy.name, reason, slot)
                     continue
-                fresh = fresh or self._shelf.store(copy)
-                if self._swap(copy.name, record, fresh.feared(slot.fear)):
-                    taken, fresh = fresh, None
+                mine = fresh or self._shelf.store(copy)
+                fresh = None  # from here on the slot may name it
+                try:
+                    taken = self._swap(copy.name, record, replace(mine, fear=slot.fear))
+                except LimitExceeded:  # it was not begun
+                    fresh = mine
+                    raise
+                if not taken:
+                    fresh = mine
+                    continue
+                with contextlib.suppress(StorageError):  # then they are stray
                     self._shelf.drop(slot)
-                    if abs(time.time() - began) > SLOW and not self._shelf.whole(taken):
-                        continue  # it took so long that somebody swept its bytes away
-                    return copy.stand
+                if abs(time.time() - began) > SLOW and not self._shelf.whole(mine):
+                    continue  # it took so long that somebody swept its bytes away
+                return copy.stand
             raise AssertionError
         finally:
             if fresh is not None:
@@ -458,18 +517,18 @@ class PoolReplica(Replica):
     def _check(self, name: str) -> tuple[Health, Slot | None]:
         """What its bytes are, and the slot that should be set aside for it, if one should."""
         for _ in self._tries(f"read {name!r}"):
-            _, slot = self._slot(name)
+            record, slot = self._slot(name)
             if slot.stand is None:
-                found = slot.found
-                return Health(found, False, found.reason if isinstance(found, Unsure) else ""), None
+                reason = "" if slot.fear is None else slot.fear.reason
+                return Health(slot.found, False, reason), slot if record is UNREADABLE else None
             ours = False
             error = f"the bytes of version {slot.stand.tag} of {name!r} are not there any more"
             try:
                 copy = self._shelf.open(name, slot, self._trust)
                 if copy is not None:
                     copy.close()
-                    reason = slot.fear or ""
-                    return Health(slot.found, not reason, reason), None
+                    reason = "" if slot.fear is None else slot.fear.reason
+                    return Health(slot.found, slot.fear is None, reason), None
             except ArtifactError as damage:
                 error, ours = str(damage), isinstance(damage, UntrustedSigner)
             if self._slot(name)[1] == slot:  # else another one took its place just now
@@ -482,16 +541,31 @@ class PoolReplica(Replica):
             record, slot = self._slot(name)
             if judged is not None and slot != judged:
                 return False
+            if record is UNREADABLE:
+                if self._replaced(name, slot.without(reason)):
+                    return True
+                continue
             note = self._shelf.note(name, slot, reason)
-            done = False
-            try:
-                done = self._swap(name, record, slot.without(reason))
-            finally:
-                if not done and note:
-                    self._shelf.remove([note])
-            if done:
+            if self._swap(name, record, slot.without(reason)):
                 return True
+            if note:
+                self._shelf.remove([note])
         raise AssertionError
+
+    def _replaced(self, name: str, after: Slot) -> bool:
+        """Give a slot that the pool cannot give back a mark instead; whether it was still that.
+
+        Nothing can be compared with it. Who put a version there in the same instant, in another process, finds the
+        mark: the name is unsure then, never lost in silence.
+        """
+        with self._mending:
+            ((_, _, readable),) = self._shelf.heads([name])
+            if readable:
+                return False
+            record = after.record()
+            self._pool.put(self._shelf.head(name), record)
+            self._keep(name, record, after)
+            return True
 
     def _sweep(self) -> None:
         """Remove bodies that nobody has named for an hour, in the sight of this process."""
@@ -507,6 +581,13 @@ class PoolReplica(Replica):
                 self._shelf.remove(strays[body])
                 del since[body]
         self._strays = since
+
+
+def _same(one: Encoded | None, other: Encoded | None) -> bool:
+    """Of two small entries."""
+    if one is None or other is None:
+        return one is other
+    return one.head == other.head
 
 
 def _number(pointer: Encoded) -> int:

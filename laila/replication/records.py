@@ -68,7 +68,12 @@ class Records:
         return True
 
     def write_stamp(self, stamp: Stamp) -> None:
-        words = {"store": stamp.store, "replica": stamp.replica, "rebuilding": stamp.rebuilding}
+        words = {
+            "store": stamp.store,
+            "replica": stamp.replica,
+            "rebuilding": stamp.rebuilding,
+            "life": stamp.life,
+        }
         write_durably(self._layout.incoming, self._layout.stamp, json.dumps(words).encode())
 
     def membership(self) -> tuple[int, bytes | None]:
@@ -126,12 +131,13 @@ class Records:
         try:
             words = json.loads(data)
             store, replica, rebuilding = words["store"], words["replica"], words["rebuilding"]
-            if [type(store), type(replica), type(rebuilding)] != [str, str, bool]:
+            life = words.get("life", "")
+            if [type(store), type(replica), type(rebuilding), type(life)] != [str, str, bool, str]:
                 raise ValueError("a field is of the wrong type")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 f"{self._layout.stamp} is damaged, so nobody knows which replica this is; remove it, and let the "
                 "replica be replaced",
                 reason=_DAMAGED,
             ) from error
-        return Stamp(store, replica, rebuilding)
+        return Stamp(store, replica, rebuilding, life)

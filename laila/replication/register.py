@@ -20,14 +20,15 @@ import contextlib
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Self, TypeVar
 
 from ..artifacts import TrustSet
 from ..errors import (
     ArtifactError,
     Busy,
+    Closed,
     DeadlineExceeded,
     Denied,
     LailaError,
@@ -40,7 +41,7 @@ from ..errors import (
 )
 from .calls import Answers, Crowd
 from .copies import Copy
-from .replica import Replica
+from .replica import Listing, Replica
 from .tags import Found, Stand, Tag, Unsure
 from .views import READ, WRITE, View
 
@@ -87,20 +88,24 @@ class Register:
         self._owe = owe
         self._paid = paid
         self._mutex = threading.Lock()
+        self._put_somewhere = threading.Condition()
+        self._under_way: Counter[str] = Counter()
         self._acknowledged: OrderedDict[tuple[str, str], Tag] = OrderedDict()
         self._seen: OrderedDict[str, Tag] = OrderedDict()
         self._speed: dict[str, float] = {}
 
     # -- the register ------------------------------------------------------------------------------------
 
-    def newest(self, name: str) -> Stand | None:
-        """What a read quorum has as the newest, live or tombstone. Raises QuorumLost."""
-        return self.newest_of([name])[name]
+    def newest(self, name: str, deadline: float | None = None) -> Stand | None:
+        """What a read quorum has as the newest, live or tombstone: for who is going to write after it.
 
-    def newest_of(self, names: list[str]) -> dict[str, Stand | None]:
-        """The same of several names, with one question to each replica."""
-        deadline = time.monotonic() + self._timeout
-        return self._under_the_view(lambda view: self._newest_of(view, names, deadline), deadline)
+        `deadline` is monotonic; None is `timeout` from now. Raises QuorumLost.
+        """
+        return self._all([name], self._until(deadline), agreed=False)[name]
+
+    def agreed(self, name: str, deadline: float | None = None) -> Stand | None:
+        """What a read gives, without its bytes where all agree: a write quorum has it by now. Raises as `read`."""
+        return self._all([name], self._until(deadline), agreed=True)[name]
 
     def read(self, name: str, *, spread: bool = True) -> Copy | None:
         """The newest version, verified, which a write quorum has by now; None when there never was one. Close it.
@@ -109,17 +114,33 @@ class Register:
         register's. A forgotten name gives its tombstone. Raises QuorumLost; RolledBack when this process saw a newer
         one before.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = self._until(None)
         return self._under_the_view(lambda view: self._read(view, name, deadline, spread), deadline)
 
-    def write(self, copy: Copy) -> None:
+    def write(self, copy: Copy, deadline: float | None = None) -> None:
         """Put a copy, which is the caller's to close, until a write quorum has it, or something newer.
 
         Raises QuorumLost: then nobody knows whether it will be seen.
         """
-        deadline = time.monotonic() + self._timeout
-        self._under_the_view(lambda view: self._write(view, copy, set(), deadline), deadline)
+        until = self._until(deadline)
+        self._under_the_view(lambda view: self._write(view, copy, set(), until), until)
         self._note(copy.name, copy.stand.tag)
+
+    def names(self, *, settled: bool = True) -> list[str]:
+        """Of live artifacts, sorted; without `settled` of all that anybody lists. Raises QuorumLost."""
+        deadline = self._until(None)
+        everything, doubtful = self._under_the_view(lambda view: self._names(view, deadline), deadline)
+        if not settled:
+            return sorted({*everything, *doubtful})
+        if doubtful:  # some have it, others not, or one is unsure: forgotten, or not everywhere yet
+            newest = self._all(doubtful, deadline, agreed=True)
+            everything |= {name for name, stand in newest.items() if stand is not None and not stand.gone}
+        return sorted(everything)
+
+    def settle_down(self, name: str, timeout: float) -> None:
+        """Wait until the puts of a name that are under way here have ended, also those that nobody waits for."""
+        with self._put_somewhere:
+            self._put_somewhere.wait_for(lambda: name not in self._under_way, timeout)
 
     def forget_seen(self, name: str) -> None:
         """Take what the replicas have for the newest: for who restored an older one on purpose."""
@@ -128,29 +149,19 @@ class Register:
             for key in [key for key in self._acknowledged if key[1] == name]:
                 del self._acknowledged[key]
 
-    def names(self) -> list[str]:
-        """Of live artifacts, sorted. Raises QuorumLost."""
-        deadline = time.monotonic() + self._timeout
-        everything, doubtful = self._under_the_view(lambda view: self._names(view, deadline), deadline)
-        if doubtful:  # some have it, others not: forgotten, or not everywhere yet
-            newest = self.newest_of(doubtful)
-            everything |= {name for name, stand in newest.items() if stand is not None and not stand.gone}
-        return sorted(everything)
-
     # -- reading -----------------------------------------------------------------------------------------
 
     def _names(self, view: View, deadline: float) -> tuple[set[str], list[str]]:
-        """Those that every one of a read quorum has, and those that only some of them have."""
-
+        """Those that every one of a read quorum has, and those that only some of them have, or are unsure of."""
         hopeless = _Hopeless()
 
-        def call(id: str, replica: Replica) -> list[str]:
-            return replica.names()
+        def call(id: str, replica: Replica) -> Listing:
+            return replica.names(view.number)
 
-        def counting(answers: Answers[list[str]]) -> set[str]:
+        def counting(answers: Answers[Listing]) -> set[str]:
             return {id for id in answers.got if not self._rebuilding(id)}
 
-        def enough(answers: Answers[list[str]]) -> bool:
+        def enough(answers: Answers[Listing]) -> bool:
             have = counting(answers)
             failed = set(answers.failed) | (set(answers.got) - have)
             return view.enough(READ, have) or hopeless(not view.possible(READ, failed))
@@ -158,16 +169,23 @@ class Register:
         answers = self._ask(view, call, enough, deadline)
         have = counting(answers)
         self._require(view, READ, have, answers, {id: None for id in answers.got}, "list names")
-        lists = [set(answers.got[id]) for id in have]
-        everywhere = set.intersection(*lists)
-        return everywhere, sorted(set.union(*lists) - everywhere)
+        lists = [set(answers.got[id].live) for id in have]
+        unsure = {name for id in have for name in answers.got[id].unsure}
+        everywhere = set.intersection(*lists) - unsure
+        return everywhere, sorted((set.union(*lists) | unsure) - everywhere)
 
-    def _newest_of(self, view: View, names: list[str], deadline: float) -> dict[str, Stand | None]:
+    def _all(self, names: list[str], deadline: float, *, agreed: bool) -> dict[str, Stand | None]:
+        return self._under_the_view(lambda view: self._newest_of(view, names, deadline, agreed), deadline)
+
+    def _newest_of(
+        self, view: View, names: list[str], deadline: float, agreed: bool
+    ) -> dict[str, Stand | None]:
+        """Of each name; with `agreed` as a read would give it."""
         floors = self._floors(names)
 
         def call(id: str, replica: Replica) -> list[Found]:
             had = self._had(id, names)
-            return _checked(replica, names, had, replica.look(names, view.number))
+            return self._checked(id, replica, names, had, replica.look(names, view.number))
 
         hopeless = _Hopeless()
 
@@ -186,14 +204,31 @@ class Register:
         for place, name in enumerate(names):
             found = {id: answers.got[id][place] for id in answers.got}
             self._require(view, READ, sure(answers, place), answers, found, f"read {name!r}")
-            stands = [one for id, one in found.items() if isinstance(one, Stand) and self._counts(id, one)]
-            newest[name] = max(stands, key=lambda stand: stand.tag, default=None)
-            if _far_above([stand.sequence for stand in stands]):
-                with contextlib.ExitStack() as stack:
-                    copy = self._read(view, name, deadline)
-                    newest[name] = None if copy is None else stack.enter_context(copy).stand
+            counting = {id: one for id, one in found.items() if self._counts(id, one)}
+            newest[name] = self._highest(view, name, counting, deadline, agreed)
             _refuse_older(name, floors[place], newest[name])
         return newest
+
+    def _highest(
+        self, view: View, name: str, counting: Mapping[str, Found], deadline: float, agreed: bool
+    ) -> Stand | None:
+        """The newest of what was said. Where they differ, bytes are looked at: for `agreed` always, and put back."""
+        stands = {id: one for id, one in counting.items() if isinstance(one, Stand)}
+        newest = max(stands.values(), key=lambda stand: stand.tag, default=None)
+        if agreed:
+            same = newest is None or all(
+                isinstance(one, Stand) and one.tag == newest.tag for one in counting.values()
+            )
+            believed = same and (newest is None or view.enough(WRITE, stands))
+        else:
+            believed = not _far_above([stand.sequence for stand in stands.values()])
+        if believed:
+            return newest
+        copy = self._read(view, name, deadline)
+        if copy is None:
+            return None
+        with copy:
+            return copy.stand
 
     def _read(self, view: View, name: str, deadline: float, spread: bool = True) -> Copy | None:
         floor = self._floors([name])[0]
@@ -237,16 +272,17 @@ class Register:
         def call(id: str, replica: Replica) -> Found:
             had = self._had(id, [name])
             if id != first:
-                return _checked(replica, [name], had, replica.look([name], view.number))[0]
+                return self._checked(id, replica, [name], had, replica.look([name], view.number))[0]
             started = time.monotonic()
             try:
                 copy = replica.fetch(name, view.number)
             except ArtifactError as error:
-                return Unsure(str(error))
+                found = replica.look([name], view.number)[0]  # with the mark that it made, if it made one
+                return found if isinstance(found, Unsure) else Unsure(str(error))
             self._timed(id, time.monotonic() - started)
             found = None if copy is None else copy.stand
             round.keep(id, copy)
-            return _checked(replica, [name], had, [found])[0]
+            return self._checked(id, replica, [name], had, [found])[0]
 
         def enough(answers: Answers[Found]) -> bool:
             have = {id for id, found in answers.got.items() if self._counts(id, found)}
@@ -289,39 +325,33 @@ class Register:
         return None
 
     def _fetch(self, view: View, id: str, name: str, deadline: float) -> Copy | None:
-        late = threading.Event()
+        with _Round(self._mutex) as round:
 
-        def call(id: str, replica: Replica) -> Copy | None:
-            copy = replica.fetch(name, view.number)
-            with self._mutex:
-                if late.is_set() and copy is not None:
-                    copy.close()
-            return copy
+            def call(id: str, replica: Replica) -> None:
+                round.keep(id, replica.fetch(name, view.number))
 
-        left = max(0.0, deadline - time.monotonic())
-        answers = self._crowd.ask([id], call, lambda answers: False, left)
-        if id in answers.got:
-            return answers.got[id]
-        with self._mutex:
-            late.set()
-        if id in answers.failed:
-            raise answers.failed[id]
-        raise DeadlineExceeded(f"its bytes did not come within {left:g} s")
+            left = max(0.0, deadline - time.monotonic())
+            answers = self._crowd.ask([id], call, lambda answers: False, left)
+            if id in answers.got:
+                return round.take(id)
+            if id in answers.failed:
+                raise answers.failed[id]
+            raise DeadlineExceeded(f"its bytes did not come within {left:.1f} s")
 
     def _spread(
         self, view: View, name: str, copy: Copy | None, found: Mapping[str, Found], deadline: float
     ) -> None:
         """Let a write quorum have what is returned; heal those that were seen to lack it."""
-        if copy is None:
-            self._settle([id for id, one in found.items() if isinstance(one, Unsure)], name, None)
-            return
-        tag = copy.stand.tag
-        have = {id for id, one in found.items() if isinstance(one, Stand) and one.tag >= tag}
-        if not view.enough(WRITE, have):
-            self._write(view, copy, have, deadline)
-        if lacking := [id for id in found if id not in have]:
-            self._heal(view, copy, lacking, {id for id in lacking if isinstance(found[id], Unsure)})
-        self._note(name, tag)
+        have: set[str] = set()
+        if copy is not None:
+            tag = copy.stand.tag
+            have = {id for id, one in found.items() if isinstance(one, Stand) and one.tag >= tag}
+            if not view.enough(WRITE, have):
+                self._write(view, copy, have, deadline)
+            self._note(name, tag)
+            if lacking := [id for id, one in found.items() if id not in have and not isinstance(one, Unsure)]:
+                self._heal(view, copy, lacking)
+        self._settle(view, name, _marks(found))
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -330,6 +360,16 @@ class Register:
         name, tag = copy.name, copy.stand.tag
         shared = copy.share()
         hopeless = _Hopeless()
+        with self._put_somewhere:
+            self._under_way[name] += 1
+
+        def ended() -> None:
+            shared.close()
+            with self._put_somewhere:
+                self._under_way[name] -= 1
+                if not self._under_way[name]:
+                    del self._under_way[name]
+                    self._put_somewhere.notify_all()
 
         def call(id: str, replica: Replica) -> Tag:
             return self._put(view, id, replica, shared)
@@ -341,7 +381,10 @@ class Register:
             return view.enough(WRITE, stored(answers)) or hopeless(not view.possible(WRITE, answers.failed))
 
         ids = [member.id for member in view if member.id not in have]
-        answers = self._ask(view, call, enough, deadline, ids, after=shared.close)
+        answers = self._ask(view, call, enough, deadline, ids, after=ended, weight=copy.size)
+        for id, error in answers.failed.items():
+            if isinstance(error, Busy | Closed):  # it was not even asked
+                self._owe(id, name)
         if view.enough(WRITE, stored(answers)):
             return
         where = {member.id: member.where for member in view}
@@ -378,26 +421,32 @@ class Register:
         self._paid(id, name)
         return there
 
-    def _heal(self, view: View, copy: Copy, ids: list[str], unsure: set[str]) -> None:
+    def _heal(self, view: View, copy: Copy, ids: list[str]) -> None:
         """Put it to replicas that lack it, without waiting for them."""
         shared = copy.share()
 
         def call(id: str, replica: Replica) -> None:
-            try:
+            with _quietly(id):
                 self._put(view, id, replica, shared)
-                if id in unsure:
-                    replica.settle(copy.name, copy.stand.tag)
-            except LailaError as error:
-                log.info("a replica could not be healed", extra={"replica": id, "reason": str(error)})
 
-        self._crowd.ask(ids, call, lambda answers: True, 0.0, after=shared.close)
+        self._crowd.ask(ids, call, lambda answers: True, 0.0, after=shared.close, weight=copy.size)
 
-    def _settle(self, ids: list[str], name: str, tag: Tag | None) -> None:
+    def _settle(self, view: View, name: str, marks: Mapping[str, str]) -> None:
+        """Give replicas that were unsure what a quorum of the others has, asked after they said so; without waiting."""
+
         def call(id: str, replica: Replica) -> None:
-            replica.settle(name, tag)
+            with _quietly(id):
+                deadline = self._until(None)
+                copy = self._read(view, name, deadline, spread=False)
+                if copy is None:
+                    replica.settle(name, None, marks[id])
+                    return
+                with copy:
+                    self._put(view, id, replica, copy)
+                    replica.settle(name, copy.stand.tag, marks[id])
 
-        if ids:
-            self._crowd.ask(ids, call, lambda answers: True, 0.0)
+        if marks:
+            self._crowd.ask(marks, call, lambda answers: True, 0.0)
 
     # -- parts -------------------------------------------------------------------------------------------
 
@@ -427,6 +476,7 @@ class Register:
         deadline: float,
         ids: Iterable[str] | None = None,
         after: Callable[[], None] | None = None,
+        weight: int = 0,
     ) -> Answers[T]:
         """Raises MembershipStale as soon as one replica does."""
 
@@ -440,6 +490,7 @@ class Register:
             lambda answers: _outdated(answers) is not None or enough(answers),
             max(0.0, deadline - time.monotonic()),
             after,
+            weight,
         )
         if outdated := _outdated(answers):
             raise outdated
@@ -474,10 +525,32 @@ class Register:
             reasons=reasons,
         )
 
+    def _until(self, deadline: float | None) -> float:
+        return time.monotonic() + self._timeout if deadline is None else deadline
+
     def _had(self, id: str, names: list[str]) -> list[Tag | None]:
         """What a replica acknowledged to this process, before it is asked: it may have newer, never older."""
         with self._mutex:
             return [self._acknowledged.get((id, name)) for name in names]
+
+    def _checked(
+        self, id: str, replica: Replica, names: list[str], had: list[Tag | None], found: list[Found]
+    ) -> list[Found]:
+        """What a replica says, unless it acknowledged more than that: then it lost it, and is told so, once."""
+        believed = list(found)
+        for place, (name, tag, one) in enumerate(zip(names, had, found, strict=True)):
+            if tag is None or (isinstance(one, Stand) and one.tag >= tag):
+                continue
+            if not isinstance(one, Unsure):
+                now = "nothing" if one is None else f"version {one.tag}"
+                reason = f"it acknowledged version {tag} of {name!r} and has {now} now: an older state was put back"
+                replica.distrust(name, reason)
+                believed[place] = Unsure(reason)
+                continue
+            with self._mutex:  # its mark stands for it from here on
+                if self._acknowledged.get((id, name)) == tag:
+                    del self._acknowledged[id, name]
+        return believed
 
     def _floors(self, names: list[str]) -> list[Tag | None]:
         with self._mutex:
@@ -555,20 +628,6 @@ class _Hopeless:
         return now - self._since >= LAST_WORDS
 
 
-def _checked(replica: Replica, names: list[str], had: list[Tag | None], found: list[Found]) -> list[Found]:
-    """What a replica says, unless it acknowledged more than that: then it lost it, and is told so."""
-    believed = list(found)
-    for place, (name, tag, one) in enumerate(zip(names, had, found, strict=True)):
-        if tag is not None and not isinstance(one, Unsure) and (one is None or one.tag < tag):
-            now = "nothing" if one is None else f"version {one.tag}"
-            reason = (
-                f"it acknowledged version {tag} of {name!r} and has {now} now: an older state was put back"
-            )
-            replica.distrust(name, reason)
-            believed[place] = Unsure(reason)
-    return believed
-
-
 def _refuse_older(name: str, floor: Tag | None, newest: Stand | None) -> None:
     if floor is not None and (newest is None or newest.tag < floor):
         found = "nothing" if newest is None else f"version {newest.tag}"
@@ -577,6 +636,20 @@ def _refuse_older(name: str, floor: Tag | None, newest: Stand | None) -> None:
             "were put back on several replicas; restore the newest one, or call forget_seen() if that was meant",
             path=name,
         )
+
+
+@contextlib.contextmanager
+def _quietly(id: str) -> Iterator[None]:
+    """What is done for others beside a call: it may fail, and is done again."""
+    try:
+        yield
+    except LailaError as error:
+        log.info("a replica could not be healed", extra={"replica": id, "reason": str(error)})
+
+
+def _marks(found: Mapping[str, Found]) -> dict[str, str]:
+    """Which replicas had marked the name when they were asked, and how: only these marks may be cleared."""
+    return {id: one.mark for id, one in found.items() if isinstance(one, Unsure) and one.mark}
 
 
 def _far_above(sequences: list[int]) -> bool:

@@ -11,7 +11,8 @@ Rules
   Unsure already. So the quorum is one of the others. Where that cannot be had, as with two replicas, it will do that
   the others are so many that no write was acknowledged without one of them (`_covered`).
 - A replica that is being rebuilt is marked as whole only after a pass over all names of so many others, who all
-  answered from beginning to end, and in which nothing failed for it.
+  answered from beginning to end, and in which nothing failed for it. Who it is and who the others are is asked again
+  at the end: one whose disk was exchanged meanwhile told nothing, and is not whole.
 - One name or replica that fails stops nothing. A replica that fails several times in a row, or hangs, is left out of
   the rest of the pass and reported; without a read quorum the pass ends.
 """
@@ -22,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -151,39 +153,47 @@ class _Pass:
         self._looked = self._transferred = self._bytes = self._repairs = self._failures = 0
         self._repaired: list[Mended] = []
         self._failed: list[Failure] = []
-        self._failed_for: Counter[str] = Counter()
         self._behind: Counter[str] = Counter()
         self._left: Counter[str] = Counter()
         self._answered: set[str] = set()
         self._rebuilding: dict[str, Stamp] = {}
         self._hopeless = False
+        self._ended = False
+        self._unknown = 0
         self._quorums_lost = 0
         self._errors: list[BaseException] = []
         self._whole: list[str] = []
-        self._members = {member.id: member.where for member in repair.view()}
+        view = repair.view()
+        self._number = view.number
+        self._members = {member.id: member.where for member in view}
 
     # -- passes ------------------------------------------------------------------------------------------
 
     def everything(self) -> RepairReport:
         view = self._repair.view()
-        stamps = self._rebuilding = self._stamps(view)
+        first = self._stamps(view)
+        self._rebuilding = {id: stamp for id, stamp in first.items() if stamp.rebuilding}
         walk = Walk(
             self._repair.crowd, self._errands.reachable(view), timeout=self._repair.timeout, stop=self._over
         )
         self._work(self._differences(walk))
         self._errands.leave_out({id: str(error) for id, error in walk.unreachable.items()})
         self._looked = round(walk.names * walk.share)
+        asked: set[str] = set()
         if not self._over():
-            self._mark(view, stamps, walk.asked)
+            asked = self._same(first, walk.asked & first.keys())
+            self._ended = walk.ended and self._repair.view().number == self._number == view.number
+            self._mark(view, asked)
             self._tell("", REPAIR, walk.names)
-        return self._report(walk.asked)
+        return self._report(walk.asked, asked)
 
     def names(self, names: list[str]) -> RepairReport:
         self._total = len(names)
-        self._rebuilding = self._stamps(self._repair.view())
+        stamps = self._stamps(self._repair.view())
+        self._rebuilding = {id: stamp for id, stamp in stamps.items() if stamp.rebuilding}
         self._work(self._looked_at(names))
         self._looked = self._done
-        return self._report(self._answered)
+        return self._report(self._answered, ())
 
     def _differences(self, walk: Walk) -> Iterator[Difference]:
         for difference in walk:
@@ -238,7 +248,7 @@ class _Pass:
         if self._errors:
             raise self._errors[0]
 
-    def _report(self, answered: Iterable[str]) -> RepairReport:
+    def _report(self, answered: Iterable[str], asked: Iterable[str]) -> RepairReport:
         where = self._where
         return RepairReport(
             looked=self._looked,
@@ -255,6 +265,11 @@ class _Pass:
             quorum_failures=self._quorums_lost,
             behind={where(id): self._behind[id] for id in answered},
             left={where(id): self._left[id] for id in answered},
+            number=self._number,
+            complete=self._ended and not self._over(),
+            asked=frozenset(asked),
+            incomplete=frozenset(self._rebuilding),
+            unknown=self._unknown,
         )
 
     # -- one name ----------------------------------------------------------------------------------------
@@ -272,13 +287,14 @@ class _Pass:
                 failed |= self._under_the_view(lambda view: self._mend_once(view, name, found, mine))
             except Exception as error:  # whatever it is, the other names go on
                 failed |= dict.fromkeys(mine, in_words(error))
+                with self._mutex:
+                    self._unknown += 1
         elif mine:
             failed |= dict.fromkeys(mine, "")
         with self._mutex:
             self._left.update(list(failed))
             for id, reason in failed.items():
                 if reason and id not in self._errands.unreachable and not self._cancel.is_set():
-                    self._failed_for[id] += 1
                     self._failures += 1
                     if len(self._failed) < LISTED:
                         self._failed.append(Failure(name, self._where(id), reason))
@@ -379,7 +395,9 @@ class _Pass:
         asked = ids - self._rebuilding.keys()
         there |= {id: stands[0] for id, stands in self._errands.look(view, [name], asked, failed).items()}
         unsure = {id for id, one in there.items() if isinstance(one, Unsure)}
-        before = {id for id in unsure if isinstance(found.get(id), Unsure)}
+        marks = {id: one.mark for id, one in found.items() if isinstance(one, Unsure)}
+        # With another mark it lost something again, perhaps after it was read.
+        before = {id for id, one in there.items() if isinstance(one, Unsure) and marks.get(id) == one.mark}
         lacking = [] if copy is None else [id for id, one in there.items() if _less(one, copy.stand.tag)]
         put: set[str] = set()
         if copy is not None and lacking:
@@ -389,7 +407,7 @@ class _Pass:
         failed |= dict.fromkeys(doubted, newest.doubt)
         settled = before - set(failed)
         if settled:
-            self._errands.settle(settled, name, newest.tag, failed)
+            self._errands.settle({id: marks[id] for id in settled}, name, newest.tag, failed)
         for id in sorted((put | settled) - set(failed) - (unsure - before)):
             sequence = copy.stand.sequence if copy is not None and id in put else 0
             self._note(Mended(name, self._where(id), sequence, _was(found.get(id))))
@@ -398,7 +416,7 @@ class _Pass:
     # -- calls -------------------------------------------------------------------------------------------
 
     def _stamps(self, view: View) -> dict[str, Stamp]:
-        """Of those that are being rebuilt. Whatever is no replica of this store is left alone."""
+        """Who the members that answer are. Whatever is no replica of this store is left alone."""
         wrong: dict[str, str] = {}
         stamps = self._errands.stamps(self._errands.reachable(view), wrong)
         for id, stamp in stamps.items():
@@ -409,21 +427,24 @@ class _Pass:
             elif (stamp.store, stamp.replica) != (view.store, id):
                 wrong[id] = f"it is replica {stamp.replica} of store {stamp.store}, not this member"
         self._errands.leave_out(wrong)
-        return {id: stamp for id, stamp in stamps.items() if stamp.rebuilding and id not in wrong}
+        return {id: stamp for id, stamp in stamps.items() if id not in wrong}
 
-    def _mark(self, view: View, stamps: Mapping[str, Stamp], asked: set[str]) -> None:
+    def _same(self, first: Mapping[str, Stamp], asked: set[str]) -> set[str]:
+        """Of those that answered everything, who did not lose it meanwhile, and can be asked still."""
+        failed: dict[str, str] = {}
+        last = self._errands.stamps(asked - self._errands.unreachable.keys(), failed)
+        changed = {id for id, stamp in last.items() if stamp != first[id]}
+        self._errands.leave_out(failed | dict.fromkeys(changed, "its disk was exchanged meanwhile"))
+        return last.keys() - changed
+
+    def _mark(self, view: View, asked: set[str]) -> None:
         """What was rebuilt counts again, if this pass was one over everything that the others have."""
-        others = asked - stamps.keys()
-        for id, stamp in stamps.items():
+        others = asked - self._rebuilding.keys()
+        for id, stamp in self._rebuilding.items():
             wanted = self._targets is None or id in self._targets
-            whole = id in asked and id not in self._errands.unreachable and not self._failed_for[id]
-            known = self._covered(view, others, id) and self._repair.view().number == view.number
-            if (
-                wanted
-                and whole
-                and known
-                and self._errands.mark(id, stamp, Stamp(stamp.store, stamp.replica))
-            ):
+            whole = id in asked and id not in self._errands.unreachable and not self._left[id]
+            known = self._covered(view, others, id) and self._ended and not self._unknown
+            if wanted and whole and known and self._errands.mark(id, stamp, replace(stamp, rebuilding=False)):
                 self._whole.append(id)
                 self._repair.rebuilt(id)
 

@@ -8,7 +8,7 @@ Rules
   else writes to the same replica. What was acknowledged is on disk.
 - A version is taken only when it is whole, signed by somebody trusted, and of that name.
 - A replica that lost what it had under a name (damaged, put back, forgotten by an accident) says Unsure until it has
-  been given the newest version again: it never says "I never had that".
+  been given the newest version again: it never says "I never had that". Each loss has a mark of its own.
 - A blank one (no stamp) and one that is rebuilding say Unsure of every name in `look`, whatever they have: it does not
   count yet. Both take versions, so that they can be filled; `branches` tells what they have nevertheless.
 - Calls carry the number of the membership under which they are made. One that is older than the replica's is refused
@@ -18,11 +18,11 @@ Rules
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .copies import Arrival, Copy
-from .tags import Found, Stand, Tag
+from .tags import Found, Stand, Tag, Unsure
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Stamp:
     replica: str = ""
     rebuilding: bool = False
     """It lost everything, or is new: it takes versions, but what it says of names does not count yet."""
+    life: str = ""
+    """A random text, new whenever it is marked as rebuilding: what was copied to one disk gives no other its vote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,22 @@ class Branch:
     count: int
     branches: bytes = b""
     entries: tuple[tuple[str, Found], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All names that a replica has, sorted; none is in both lists. Those with a tombstone are in neither."""
+
+    live: list[str]
+    unsure: list[str]
+    """Of which it cannot say what it has."""
+
+    @classmethod
+    def of(cls, found: Mapping[str, Found]) -> Listing:
+        """By what there is under each name."""
+        live = [name for name, one in found.items() if isinstance(one, Stand) and not one.gone]
+        unsure = [name for name, one in found.items() if isinstance(one, Unsure)]
+        return cls(sorted(live), sorted(unsure))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +102,10 @@ class Replica(ABC):
         """
 
     @abstractmethod
-    def mark(self, stamp: Stamp) -> None:
-        """Give a blank one its identity, or say that it is rebuilt. Raises MixedReplicas when it is another one."""
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
+        """Give a blank one its identity, or say that it is rebuilt; with `before` only if its stamp is exactly that
+        until now. Whether it was done. Raises MixedReplicas when it is another one.
+        """
 
     @abstractmethod
     def membership(self) -> bytes | None:
@@ -93,7 +113,9 @@ class Replica(ABC):
 
     @abstractmethod
     def learn(self, document: bytes) -> None:
-        """Take a membership document, if it is newer and signed by somebody trusted."""
+        """Take a membership document, if it is newer and signed by somebody trusted. Raises MixedReplicas for one of
+        another store than the stamp, or the document that it knows.
+        """
 
     @abstractmethod
     def ballot(self) -> bytes | None:
@@ -134,11 +156,11 @@ class Replica(ABC):
         """Parts of the digest tree. `""` is all of it."""
 
     @abstractmethod
-    def names(self) -> list[str]:
-        """Names of live versions, sorted."""
+    def names(self, number: int) -> Listing:
+        """All names. One that is blank or rebuilding lists what it has: it is for the caller to leave it out."""
 
     @abstractmethod
-    def check(self, name: str) -> Health:
+    def check(self, name: str, number: int) -> Health:
         """Read and verify every byte under a name, now."""
 
     @abstractmethod
@@ -146,9 +168,10 @@ class Replica(ABC):
         """Put what it has under a name into quarantine, and say Unsure until a good version comes."""
 
     @abstractmethod
-    def settle(self, name: str, tag: Tag | None) -> None:
-        """A quorum of the others has `tag` as its newest (None: nothing): what is here counts again if it is at least
-        that."""
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
+        """A quorum of the others, asked after this one said Unsure with `mark`, has `tag` as its newest (None:
+        nothing): what is here counts again if it is at least that. Another mark, of a later loss, stays.
+        """
 
     @abstractmethod
     def scrub(self) -> Iterator[tuple[str, Health]]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .views import READ, WRITE, Member, View
+
 LISTED = 10_000
 """Repairs and failures that a report lists; beyond that they are only counted."""
 COMPARE, REPAIR, SCRUB = "compare", "repair", "scrub"
@@ -71,11 +73,77 @@ class RepairReport:
     """Names of which each replica that answered did not have the newest version, before."""
     left: Mapping[str, int] = field(default_factory=dict)
     """The same, afterwards."""
+    number: int = 0
+    """Of the membership under which it began."""
+    complete: bool = False
+    """All names were compared, to the end, with those that answered."""
+    asked: frozenset[str] = frozenset()
+    """Member ids of those that answered the whole comparison, and lost nothing until its end."""
+    incomplete: frozenset[str] = frozenset()
+    """Member ids of those that were being rebuilt when it began: what they do not have says nothing."""
+    unknown: int = 0
+    """Names of which nobody could tell the newest version."""
 
     @property
     def ok(self) -> bool:
         """Whether every replica has everything now, as far as it was to be repaired."""
         return not (self.failures or self.unreachable or self.cancelled)
+
+    def caught_up(self, view: View) -> str:
+        """Why it is not certain that every name that was acknowledged before, or under the joint `view`, is on a write
+        quorum of its next members; empty when it is.
+
+        Certain it is when all names were compared with so many of both groups that no write was acknowledged without
+        one of them, the newest version of each name was found, and so many of the next members lack none of them.
+        """
+        if self.number != view.number:
+            return f"the comparison was made under membership {self.number}, and {view.number} is asked for"
+        if self.cancelled:
+            return "it was given up"
+        if not self.complete:
+            return f"the comparison did not come to its end: {self._troubles(view) or 'too few replicas answered'}"
+        for group, which in ((view.members, "present"), (view.next, "next")):
+            telling = [one for one in group if one.id in self.asked and one.id not in self.incomplete]
+            least = min(
+                view.quorums.of(READ, len(group)), len(group) - view.quorums.of(WRITE, len(group)) + 1
+            )
+            if len(telling) < least:
+                return (
+                    f"{len(telling)} of the {len(group)} {which} members told all that they have, and {least} have to: "
+                    f"{self._troubles(view) or 'the others do not count'}"
+                )
+        if self.unknown:
+            return (
+                f"of {self.unknown} names nobody could tell the newest version: "
+                f"{self._troubles(view) or 'too few replicas answered'}"
+            )
+        fit = [one for one in view.next if self._has_all(one)]
+        needed = view.quorums.of(WRITE, len(view.next))
+        if len(fit) < needed:
+            return (
+                f"{len(fit)} of the {len(view.next)} next members have every name, and {needed} have to: "
+                f"{self._troubles(view) or 'the others do not count'}"
+            )
+        return ""
+
+    def _has_all(self, member: Member) -> bool:
+        whole = member.id not in self.incomplete or member.where in self.rebuilt
+        lacks = self.left.get(member.where, 0)
+        return whole and member.id in self.asked and member.where not in self.unreachable and not lacks
+
+    def _troubles(self, view: View) -> str:
+        """What went wrong, in words: one reason of each replica."""
+        reasons = {one.replica: f"{one.name!r}: {one.reason}" for one in reversed(self.failed)}
+        reasons |= self.unreachable
+        for member in view:
+            lacks = self.left.get(member.where, 0)
+            if member.where in reasons:
+                continue
+            if lacks:
+                reasons[member.where] = f"it lacks {lacks} names"
+            elif member.id in self.incomplete and member.where not in self.rebuilt:
+                reasons[member.where] = "it is being rebuilt"
+        return "; ".join(f"{where or 'a name'}: {reason}" for where, reason in sorted(reasons.items()))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -97,6 +165,8 @@ class RepairReport:
             "unreachable": dict(self.unreachable),
             "rebuilt": list(self.rebuilt),
             "cancelled": self.cancelled,
+            "complete": self.complete,
+            "unknown": self.unknown,
             "behind": dict(self.behind),
             "left": dict(self.left),
             "seconds": round(self.seconds, 3),

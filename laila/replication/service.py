@@ -28,6 +28,7 @@ from .tags import Stand
 from .transfer import IDLE, Scrub, UnderWay, Upload, Who, check_size
 from .words import (
     LISTED,
+    MARK,
     TEXT,
     WEIGHT,
     Words,
@@ -157,8 +158,7 @@ class ReplicaService:
         return {"stamp": of_stamp(self.replica.stamp())}
 
     def _mark(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
-        self.replica.mark(words.stamp())
-        return {}
+        return {"done": self.replica.mark(words.stamp(), words.perhaps_stamp("before"))}
 
     def _membership(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         return {"document": self.replica.membership()}
@@ -281,15 +281,22 @@ class ReplicaService:
         return {"branches": found}
 
     def _names(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
-        return _page(self.replica.names(), words)
+        listing = self.replica.names(words.number())
+        unsure = set(listing.unsure)
+        page = _page(sorted([*listing.live, *unsure]), words)
+        return {
+            "names": [name for name in page["names"] if name not in unsure],
+            "unsure": [name for name in page["names"] if name in unsure],
+            "more": page["more"],
+        }
 
     def _quarantined(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         return _page(self.replica.quarantined(), words)
 
     def _check(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
-        name = words.name()
+        name, number = words.name(), words.number()
         with self._looking():
-            return {"health": of_health(self.replica.check(name))}
+            return {"health": of_health(self.replica.check(name, number))}
 
     def _scrub(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         if "run" not in words:
@@ -306,7 +313,7 @@ class ReplicaService:
         return {}
 
     def _settle(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
-        self.replica.settle(words.name(), words.tag())
+        self.replica.settle(words.name(), words.tag(), words.text("mark", MARK))
         return {}
 
     # ---- inside ----

@@ -44,23 +44,25 @@ class Slot:
     body: str = ""
     """Where the version is, without its parts; empty when there is none."""
     parts: int = 0
-    fear: str | None = None
+    fear: Unsure | None = None
     """Why it does not count; None when it does."""
 
     @property
     def found(self) -> Found:
-        return self.stand if self.fear is None else Unsure(self.fear)
+        return self.stand if self.fear is None else self.fear
 
     def without(self, reason: str) -> Slot:
         """Nothing is there any more that counts."""
-        return Slot(fear=reason)
+        return Slot().feared(reason)
 
-    def feared(self, reason: str | None) -> Slot:
-        return replace(self, fear=reason)
+    def feared(self, reason: str) -> Slot:
+        """The same, with a new mark."""
+        return replace(self, fear=Unsure(reason, secrets.token_hex(8)))
 
     def record(self) -> Encoded:
         stand = None if self.stand is None else self.stand.words()
-        words = {"stand": stand, "body": self.body, "parts": self.parts, "fear": self.fear}
+        fear = None if self.fear is None else [self.fear.reason, self.fear.mark]
+        words = {"stand": stand, "body": self.body, "parts": self.parts, "fear": fear}
         return Encoded(json.dumps(words).encode())
 
     @classmethod
@@ -72,14 +74,14 @@ class Slot:
         try:
             stand = None if words["stand"] is None else Stand.of_words(words["stand"])
             body, parts, fear = words["body"], words["parts"], words["fear"]
-        except (KeyError, ProtocolError) as error:
+            if fear is not None:
+                reason, mark = fear
+                if type(reason) is not str or type(mark) is not str:
+                    raise ValueError("a mark is a reason and an id")
+                fear = Unsure(reason, mark)
+        except (KeyError, ValueError, TypeError, ProtocolError) as error:
             raise Corrupt("it is no slot of a replica") from error
-        if (
-            type(body) is not str
-            or type(parts) is not int
-            or not (fear is None or type(fear) is str)
-            or (stand is None) != (not body)
-        ):
+        if type(body) is not str or type(parts) is not int or (stand is None) != (not body):
             raise Corrupt("it is no slot of a replica")
         return cls(stand, body, parts, fear)
 

@@ -21,12 +21,13 @@ from ..active import present
 from ..artifacts import Artifact, Signer, TrustSet, Version, default_identity
 from ..artifacts.trust import known_secret
 from ..errors import (
+    AlreadyPublished,
     ArtifactNotFound,
     BadConfig,
     BadName,
     BadValue,
     Closed,
-    MembershipBusy,
+    LailaError,
     MembershipStale,
     QuorumLost,
 )
@@ -50,8 +51,9 @@ from .replica import Health, Replica
 from .scrub import ScrubReport, scrub
 from .state import describe
 from .succession import follow, tombstone
+from .tags import Unsure
 from .verification import compare
-from .views import WRITE, Member, Quorums, View
+from .views import Member, Quorums, View
 
 if TYPE_CHECKING:
     from ..policy import DefaultPolicy
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("laila.replication")
+SETTLED = 2.0
+"""Seconds that verifying waits for puts of the name that this store has under way itself."""
 
 
 class ReplicatedStore(Asynchronous):
@@ -76,6 +80,7 @@ class ReplicatedStore(Asynchronous):
     that a save or a load may take. `state`: a private directory for what is owed to replicas that were away. With
     `background`, they are healed by a thread of this store; else by `repair`, by later reads and by their nodes.
     `caring_for`: ids of the members that this thread is to look after first, as those of a node's own; none: all.
+    `found`: whether a store may begin here, where all that is listed is new; without it that is QuorumLost.
 
     The replicas that are listed when the store is used for the first time are its members from then on; see
     `add_replica`. Raises: QuorumLost, MixedReplicas, BadConfig, StorageError.
@@ -96,6 +101,7 @@ class ReplicatedStore(Asynchronous):
         state: str | os.PathLike[str] | None = None,
         background: bool = True,
         caring_for: Collection[str] = (),
+        found: bool = True,
     ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e9:
             raise BadConfig(f"timeout is a number of seconds above 0, not {timeout!r}")
@@ -119,25 +125,26 @@ class ReplicatedStore(Asynchronous):
         opened: list[Replica] = []
         try:
             opened += [self._locations.open(place) for place in replicas]
-            found = open_membership(
+            opening = open_membership(
                 opened,
                 self._locations.open,
                 signer=self._signer,
                 trust=self._trust,
                 quorums=quorums,
                 timeout=self._timeout,
+                found=found,
             )
         except BaseException:
             close_quietly(opened)
             self._locations.close()
             raise
-        close_quietly(found.spare)
-        self._membership = found.membership
+        close_quietly(opening.spare)
+        self._membership = opening.membership
         self._crowd = Crowd({})
         self._members = Members(
             self._crowd, self._membership, self._locations.open, self._trust, self._timeout
         )
-        self._members.follow(found.known)
+        self._members.follow(opening.known)
         self._register = Register(
             self._crowd,
             lambda: self.view,
@@ -177,9 +184,14 @@ class ReplicatedStore(Asynchronous):
                 f"save takes an artifact, such as create_maif() makes, not {type(artifact).__name__}"
             )
         with self._watching():
-            follow(name, artifact, self._register.newest(name), self._signer)
+            deadline = time.monotonic() + self._timeout
+            newest = self._register.newest(name, deadline)
+            try:
+                follow(name, artifact, newest, self._signer)
+            except AlreadyPublished:  # unless only somebody says so
+                follow(name, artifact, self._register.agreed(name, deadline), self._signer)
             with Copy.encode(name, artifact, self._signer, self._trust) as copy:
-                self._register.write(copy)
+                self._register.write(copy, deadline)
         version = artifact.version
         assert version is not None  # follow() named it
         return version
@@ -206,16 +218,17 @@ class ReplicatedStore(Asynchronous):
         """What each replica has under a name, every byte read and verified there; by the replica as it was given.
 
         `exists`, `valid` (whole, and signed by somebody trusted), `version`, `digest` (SHA-256, hex), `lag` (versions
-        behind the newest), `error` (words; empty when it has the newest). Changes nothing. Never raises for what
-        replicas do, or do not.
+        behind the newest, None when that cannot be told), `error` (words; empty when it has the newest). Changes
+        nothing. Never raises for what replicas do, or do not.
         """
         self._name(name)
         view = self.view
 
         def call(id: str, replica: Replica) -> Health:
             self._members.vet(view, id, replica)
-            return replica.check(name)
+            return replica.check(name, view.number)
 
+        self._register.settle_down(name, SETTLED)
         ids = [member.id for member in view]
         answers = self._crowd.ask(ids, call, lambda answers: False, self._timeout)
         return compare(answers, {member.id: self._label(member) for member in view})
@@ -229,25 +242,28 @@ class ReplicatedStore(Asynchronous):
         """
         self._name(name)
         with self._watching():
-            newest = self._register.newest(name)
+            deadline = time.monotonic() + self._timeout
+            newest = self._register.agreed(name, deadline)
             if newest is None or newest.gone:
                 if missing_ok:
                     return
                 raise ArtifactNotFound(f"Artifact {name} not found in any replica, so it cannot be forgotten")
             with Copy.encode(name, tombstone(name, newest), self._signer, self._trust) as copy:
-                self._register.write(copy)
+                self._register.write(copy, deadline)
 
-    def names(self) -> list[str]:
-        """Of the artifacts that there are, sorted. Raises QuorumLost."""
+    def names(self, *, settled: bool = True) -> list[str]:
+        """Of the artifacts that there are, sorted. Without `settled`: whatever any replica of a read quorum lists, also
+        what was forgotten meanwhile; then nothing is put anywhere, as a load might. Raises QuorumLost.
+        """
         self._require_open()
         with self._watching():
-            return self._register.names()
+            return self._register.names(settled=settled)
 
     def exists(self, name: str) -> bool:
         """Whether `load` would find one. Raises QuorumLost, BadName."""
         self._name(name)
         with self._watching():
-            newest = self._register.newest(name)
+            newest = self._register.agreed(name)
         return newest is not None and not newest.gone
 
     def version(self, name: str) -> Version | None:
@@ -309,13 +325,15 @@ class ReplicatedStore(Asynchronous):
     ) -> RepairReport:
         """Bring every replica to the newest version of these names, or of all. `rate`: bytes a second at most.
 
-        Names that agree cost nothing but one comparison of digests. Damaged files are kept in quarantine. What could
-        not be done is in the report.
+        Of all names, those that agree cost nothing but one comparison of digests: `scrub` finds damage that nobody has
+        read. Names that are given are read byte for byte on each replica first. Damaged files are kept in quarantine.
+        What could not be done is in the report.
         """
         self._require_open()
         self._vet()
         pace = None if rate is None else Pace(rate)
         if names:
+            self._distrust_damaged([self._name(name) for name in names])
             return self._repair.names(
                 [self._name(name) for name in names], rate=pace, progress=progress, cancel=cancel
             )
@@ -354,10 +372,14 @@ class ReplicatedStore(Asynchronous):
         pace = None if rate is None else Pace(rate)
         return scrub(self._repair, rate=pace, progress=progress or _untold, cancel=cancel)
 
-    def status(self) -> dict[str, Any]:
-        """Whether a quorum is there, and how each replica is; see state.py. JSON-ready. Reads no content."""
+    def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Whether a quorum is there, and how each replica is; see state.py. JSON-ready. Reads no content.
+
+        Replicas that do not answer within `timeout` seconds (the store's, unless it is given) are called unreachable.
+        """
         self._require_open()
-        return describe(self._crowd, self.view, self._members, self._label, self._trust, self._timeout)
+        patience = self._timeout if timeout is None else timeout
+        return describe(self._crowd, self.view, self._members, self._label, self._trust, patience)
 
     @property
     def keeper(self) -> Keeper:
@@ -415,6 +437,15 @@ class ReplicatedStore(Asynchronous):
         """Let a replica go and take in another one for it, in one change. Raises as `add_replica`."""
         return self._changes().replace(where, self._placed(place), lost=lost, progress=progress)
 
+    def renew_members(self, *, lost: bool = False, progress: Callable[[str], None] | None = None) -> View:
+        """Let members that lost everything and were rebuilt vote on the next change of the members again.
+
+        That is done by itself after each rebuild. Where a majority lost its vote before it could be done, no change is
+        possible any more; `lost` is the operator's word that no program is changing the members now, nor one that was
+        when the votes were lost: then all members, which must answer, get a vote. Raises as `add_replica`.
+        """
+        return self._changes().renew(lost=lost, progress=progress)
+
     def cancel_change(self, *, progress: Callable[[str], None] | None = None) -> View:
         """Undo a change whose program died half-way: the members before it stay. Raises as `add_replica`."""
         return self._changes().cancel(progress=progress)
@@ -461,6 +492,21 @@ class ReplicatedStore(Asynchronous):
     def _require_open(self) -> None:
         if self._closed:
             raise Closed("this replicated store was closed; open it again")
+
+    def _distrust_damaged(self, names: Sequence[str]) -> None:
+        """Let replicas find out what is damaged of these."""
+        number = self.view.number
+
+        def call(id: str, replica: Replica) -> None:
+            for name in names:
+                health = replica.check(name, number)
+                found = health.found
+                marked = isinstance(found, Unsure) and found.mark
+                if found is not None and not health.valid and not marked:
+                    replica.distrust(name, health.error or "it is damaged")
+
+        ids = [member.id for member in self.view]
+        self._crowd.ask(ids, call, lambda answers: False, self._timeout)
 
     def _vet(self) -> None:
         """Let blank members be enrolled before they are looked after."""
@@ -531,7 +577,9 @@ class ReplicatedStore(Asynchronous):
         """A replica that lost everything and was rebuilt is to have a vote on the next membership again."""
         try:
             self._changes().renew()
-        except (MembershipBusy, QuorumLost, Closed) as error:
+        except (
+            LailaError
+        ) as error:  # it is tried again after the next rebuild, and by whoever changes the members
             log.info("a rebuilt replica has no vote yet", extra={"reason": str(error)})
 
     def _placed(self, place: Place) -> str | Replica:
@@ -541,16 +589,9 @@ class ReplicatedStore(Asynchronous):
     def _catch_up(self, view: View) -> None:
         """Bring every name to a write quorum of the next members before they count."""
         report = self._repair.everything()
-        troubles = dict(report.unreachable)
-        for failure in report.failed:
-            troubles.setdefault(failure.replica, f"{failure.name!r}: {failure.reason}")
-        fit = {member.id for member in view.next if member.where not in troubles}
-        enough = len(fit) >= view.quorums.of(WRITE, len(view.next))
-        if "" in troubles or report.cancelled or not enough:
-            words = "; ".join(f"{where or 'a name'}: {text}" for where, text in troubles.items())
+        if lacking := report.caught_up(view):
             raise QuorumLost(
-                f"the next replicas could not be brought up to date: {words or 'it was given up'}",
-                reasons=troubles,
+                f"the next replicas could not be brought up to date: {lacking}", reasons=report.unreachable
             )
 
 

@@ -82,6 +82,8 @@ class Unsure:
     """A replica had something under a name and cannot say what: damaged, or put back. It counts for nothing."""
 
     reason: str
+    mark: str = ""
+    """The random id of the mark at the replica that says so, for `settle`; empty where nothing is marked."""
 
 
 Found = Stand | Unsure | None

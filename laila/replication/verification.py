@@ -11,7 +11,8 @@ from .tags import Stand, Unsure
 
 
 def compare(answers: Answers[Health], labels: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """By the replica's label: exists, valid, version, digest, lag (versions behind the newest), error.
+    """By the replica's label: exists, valid, version, digest, lag (versions behind the newest; None when it cannot be
+    told), error.
 
     A forgotten name does not exist; a replica that has its tombstone is valid.
     """
@@ -25,7 +26,7 @@ def compare(answers: Answers[Health], labels: Mapping[str, str]) -> dict[str, di
         if id in answers.got:
             results[label] = _row(answers.got[id], newest)
         else:
-            results[label] = _words(exists=False, error=reasons.get(id, "it is not open here"))
+            results[label] = _words(exists=False, lag=None, error=reasons.get(id, "it is not open here"))
     return results
 
 
@@ -37,9 +38,11 @@ def _row(health: Health, newest: Stand | None) -> dict[str, Any]:
         return _words(exists=False, valid=newest is not None and newest.gone, lag=lag,
                       error="it has never had it" if missed else "")  # fmt: skip
     if isinstance(found, Unsure):
-        return _words(exists=True, error=health.error or found.reason)
+        return _words(exists=True, lag=None, error=health.error or found.reason)
     error = health.error
     lag = 0 if newest is None else max(0, newest.sequence - found.sequence)
+    if not health.valid:
+        return _words(exists=True, version=found.sequence, digest=found.tag.digest, lag=None, error=error)
     if not error and newest is not None and found.tag < newest.tag:
         error = (
             f"it is {lag} versions behind"
@@ -57,7 +60,13 @@ def _row(health: Health, newest: Stand | None) -> dict[str, Any]:
 
 
 def _words(
-    *, exists: bool, valid: bool = False, version: int = 0, digest: str = "", lag: int = 0, error: str = ""
+    *,
+    exists: bool,
+    valid: bool = False,
+    version: int = 0,
+    digest: str = "",
+    lag: int | None = 0,
+    error: str = "",
 ) -> dict[str, Any]:
     return {
         "exists": exists,

@@ -56,7 +56,8 @@ class Walk:
     """One comparison of the replicas `ids`; iterate over it once, in one thread at a time.
 
     Afterwards: `unreachable` (by id, why), `exchanges` (by id), and how many `branches` and `entries` were looked at.
-    `names` is how many names the fullest replica has, and `share` which share of all names was compared so far.
+    `names` is how many names the fullest replica has, `share` which share of all names was compared so far, and
+    `ended` whether that was all of them, with whoever answered.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Walk:
         self.branches = 0
         self.entries = 0
         self.share = 0.0
+        self.ended = False
 
     @property
     def names(self) -> int:
@@ -109,6 +111,7 @@ class Walk:
                 yield from different
         if not parts:
             self.share = 1.0
+            self.ended = not self._stop()
 
     def _next(self, parts: list[_Part]) -> list[_Part]:
         """Take as many off the end as go into one exchange."""

@@ -28,6 +28,8 @@ DOCUMENT = 1 << 20
 """Bytes of a membership document, or of an acceptor's state."""
 TEXT = 1000
 """Characters of a reason or an error."""
+MARK = 100
+"""Characters of a mark."""
 _MOST = 1 << 63
 _HEX = re.compile(r"[0-9a-f]{0,64}", re.ASCII)
 _DIGEST = 16
@@ -85,8 +87,8 @@ class Words:
             raise self.refusal(f"has no list of at most {most} values as {key!r}")
         return value
 
-    def names(self, most: int = NAMES) -> list[str]:
-        return [self._name(one) for one in self.items("names", most)]
+    def names(self, most: int = NAMES, key: str = "names") -> list[str]:
+        return [self._name(one) for one in self.items(key, most)]
 
     def prefixes(self) -> list[str]:
         found = self.items("prefixes", PREFIXES)
@@ -94,11 +96,16 @@ class Words:
             raise self.refusal("has a prefix that is not made of up to 64 hex digits")
         return found
 
-    def stamp(self) -> Stamp:
-        value = self.items("stamp", 3)
-        if [type(part) for part in value] != [str, str, bool] or max(map(len, value[:2])) > TEXT:
-            raise self.refusal("has no store, replica and truth value as 'stamp'")
+    def stamp(self, key: str = "stamp") -> Stamp:
+        value = self.items(key, 4)
+        if [type(part) for part in value] != [str, str, bool, str] or any(
+            len(part) > TEXT for part in value if type(part) is str
+        ):
+            raise self.refusal(f"has no store, replica, truth value and life as {key!r}")
         return Stamp(*value)
+
+    def perhaps_stamp(self, key: str) -> Stamp | None:
+        return None if self._absent(key) else self.stamp(key)
 
     def tag(self) -> Tag | None:
         """The tag that is not given is None; that of a stand with nothing else to it."""
@@ -159,8 +166,11 @@ class Words:
     def _found(self, value: Any) -> Found:
         if value is None:
             return None
-        if type(value) is str:
-            return Unsure(value[:TEXT])
+        if type(value) is list and len(value) == 2:
+            reason, mark = value
+            if type(reason) is not str or type(mark) is not str or len(mark) > MARK:
+                raise self.refusal("says in a way that cannot be read that it is unsure of a name")
+            return Unsure(reason[:TEXT], mark)
         return self._stand(value)
 
     def _health(self, value: list[Any]) -> Health:
@@ -188,10 +198,10 @@ class Words:
 # ---- the other way: as plain values ----
 
 
-def of_found(found: Found) -> list[Any] | str | None:
+def of_found(found: Found) -> list[Any] | None:
     if found is None:
         return None
-    return found.reason[:TEXT] if isinstance(found, Unsure) else found.words()
+    return [found.reason[:TEXT], found.mark] if isinstance(found, Unsure) else found.words()
 
 
 def of_tag(tag: Tag | None) -> list[Any] | None:
@@ -199,7 +209,7 @@ def of_tag(tag: Tag | None) -> list[Any] | None:
 
 
 def of_stamp(stamp: Stamp) -> list[Any]:
-    return [stamp.store, stamp.replica, stamp.rebuilding]
+    return [stamp.store, stamp.replica, stamp.rebuilding, stamp.life]
 
 
 def of_health(health: Health) -> list[Any]:

@@ -155,7 +155,7 @@ def test_verify(trio: Trio) -> None:
     }
     assert states == {trio.where[0]: "ok", trio.where[1]: "damaged", trio.where[2]: "ok"}
     assert f"plan: {trio.where[1]}: " in text
-    assert "replicas agree on 0 of 1 name; `laila replicas repair`" in text
+    assert "replicas agree on 0 of 1 name; `laila replicas repair plan`" in text
 
 
 def test_verify_all_shows_those_that_differ(trio: Trio) -> None:

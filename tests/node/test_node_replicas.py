@@ -153,7 +153,7 @@ def test_a_replica_may_live_in_a_pool(nodes: Nodes, tmp_path: Path) -> None:
     assert node.stop() == 0
     node.start().ready()
     with asked(node, nodes.secret) as (replica, version):
-        assert replica.names() == ["report"]
+        assert replica.names(0).live == ["report"]
     assert node.stop() == 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from laila.replication.copies import Copy
-from laila.replication.replica import Branch, Health, Replica, Stamp
+from laila.replication.replica import Branch, Health, Listing, Replica, Stamp
 from laila.replication.tags import Found, Stand, Tag
 
 
@@ -51,8 +51,8 @@ class Faulty(Replica):
         stamp: Stamp = self._do("stamp")
         return stamp
 
-    def mark(self, stamp: Stamp) -> None:
-        self._do("mark", stamp)
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
+        return bool(self._do("mark", stamp, before))
 
     def membership(self) -> bytes | None:
         document: bytes | None = self._do("membership")
@@ -84,19 +84,19 @@ class Faulty(Replica):
         branches: list[Branch] = self._do("branches", prefixes)
         return branches
 
-    def names(self) -> list[str]:
-        names: list[str] = self._do("names")
+    def names(self, number: int) -> Listing:
+        names: Listing = self._do("names", number)
         return names
 
-    def check(self, name: str) -> Health:
-        health: Health = self._do("check", name)
+    def check(self, name: str, number: int) -> Health:
+        health: Health = self._do("check", name, number)
         return health
 
     def distrust(self, name: str, reason: str) -> None:
         self._do("distrust", name, reason)
 
-    def settle(self, name: str, tag: Tag | None) -> None:
-        self._do("settle", name, tag)
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
+        self._do("settle", name, tag, mark)
 
     def scrub(self) -> Iterator[tuple[str, Health]]:
         health: Iterator[tuple[str, Health]] = self._do("scrub")

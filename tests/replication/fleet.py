@@ -211,6 +211,10 @@ def main(root: Path, kills: int, seed: int) -> None:
         fleet.run(kills)
         with open_store(root, fleet.ports, timeout=30.0, background=False) as store:
             report = store.repair()
+            end = time.monotonic() + 60  # those that were started last may not listen yet
+            while not report.ok and time.monotonic() < end:
+                time.sleep(0.2)
+                report = store.repair()
             names = store.names()
             final = {name: load(store, name) for name in names}
             ended = time.monotonic()

@@ -19,7 +19,7 @@ from typing import Any
 from laila.replication.directory import DirectoryReplica
 from laila.replication.incoming import sweep
 from laila.replication.tags import Stand
-from tests.replication.versions import ANOTHER, ME, STAMP, Author, trust_of
+from tests.replication.versions import ANOTHER, ME, STAMP, Author, settle, trust_of
 from tests.shared.killing import ROOT, in_child, kill_me_at, killed, read_all
 
 CODE = (f"{ROOT}/laila/replication/", f"{ROOT}/laila/pools/")
@@ -59,8 +59,8 @@ class Victims:
         return [
             one.sequence,
             one.gone,
-            replica.check("doc").valid,
-            replica.names() == ([] if one.gone else ["doc"]),
+            replica.check("doc", 0).valid,
+            replica.names(0).live == ([] if one.gone else ["doc"]),
         ]
 
 
@@ -85,7 +85,7 @@ class Cares(Victims):
         def work(replica: DirectoryReplica) -> None:
             replica.distrust("doc", "as a test")
             replica.put(copy, 0)
-            replica.settle("doc", copy.stand.tag)
+            settle(replica, copy.stand.tag)
 
         return work
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from laila.artifacts import Artifact, TrustSet
 from laila.errors import MixedReplicas, StorageError
 from laila.replication.copies import Copy
-from laila.replication.replica import Branch, Health, Replica, Stamp
+from laila.replication.replica import Branch, Health, Listing, Replica, Stamp
 from laila.replication.tags import Found, Stand, Tag
 
 
@@ -51,13 +51,16 @@ class MemoryReplica(Replica):
         self._enter("stamp")
         return self.disk.stamp
 
-    def mark(self, stamp: Stamp) -> None:
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
         self._enter("mark")
         with self.disk.mutex:
             known = self.disk.stamp
+            if before is not None and known != before:
+                return False
             if known.store and (known.store, known.replica) != (stamp.store, stamp.replica):
                 raise MixedReplicas(f"{self.where} is replica {known.replica} of store {known.store}")
             self.disk.stamp = stamp
+            return True
 
     def membership(self) -> bytes | None:
         self._enter("membership")
@@ -100,16 +103,16 @@ class MemoryReplica(Replica):
     def branches(self, prefixes: Sequence[str]) -> list[Branch]:
         self._none()
 
-    def names(self) -> list[str]:
+    def names(self, number: int) -> Listing:
         self._none()
 
-    def check(self, name: str) -> Health:
+    def check(self, name: str, number: int) -> Health:
         self._none()
 
     def distrust(self, name: str, reason: str) -> None:
         self._none()
 
-    def settle(self, name: str, tag: Tag | None) -> None:
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
         self._none()
 
     def scrub(self) -> Iterator[tuple[str, Health]]:

@@ -30,10 +30,10 @@ from laila.errors import (
 )
 from laila.replication.branches import branches_of
 from laila.replication.copies import Copy
-from laila.replication.replica import Health, Replica, Stamp
+from laila.replication.replica import Health, Listing, Replica, Stamp
 from laila.replication.tags import Tag, Unsure
 from tests.replication.hammer import cast_counts, put_versions
-from tests.replication.versions import ANOTHER, ME, STAMP, bytes_of, put, tampered, text_of
+from tests.replication.versions import ANOTHER, ME, STAMP, bytes_of, put, settle, tampered, text_of
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0
@@ -45,6 +45,14 @@ def found(replica: Replica, name: str = "doc", number: int = 0) -> object:
     """What it says of one name."""
     (one,) = replica.look([name], number)
     return one
+
+
+def doubt(replica: Replica, name: str = "doc", number: int = 0) -> str:
+    """Why it is unsure of a name."""
+    unsure = found(replica, name, number)
+    assert isinstance(unsure, Unsure)
+    assert unsure.mark
+    return unsure.reason
 
 
 def held(replica: Replica, name: str = "doc") -> bytes:
@@ -131,8 +139,22 @@ class ReplicaConformance:
             replica.mark(STAMP)
             assert found(replica) == copy.stand
 
+    def test_a_stamp_is_replaced_only_by_who_knows_it(self, replica, open_replica):
+        """So a rebuild ends only the life that it filled, and not that of a disk that was exchanged meanwhile."""
+        first, second = (replace(STAMP, rebuilding=True, life=life) for life in ("first", "second"))
+        assert not replica.mark(first, Stamp())
+        assert replica.mark(first, STAMP)
+        assert replica.stamp() == open_replica().stamp() == first
+        assert replica.mark(second)
+        assert not replica.mark(STAMP, first)
+        assert replica.stamp() == open_replica().stamp() == second
+        assert replica.mark(STAMP, second)
+        assert replica.stamp() == open_replica().stamp() == STAMP
+        with pytest.raises(MixedReplicas):
+            replica.mark(replace(STAMP, replica="7" * 32), STAMP)
+
     def test_it_does_not_become_another_one(self, replica, open_replica):
-        for other in (Stamp("another-store", "the-replica"), Stamp("the-store", "another-replica")):
+        for other in (replace(STAMP, store="7" * 32), replace(STAMP, replica="7" * 32)):
             with pytest.raises(MixedReplicas):
                 replica.mark(other)
         with pytest.raises((BadValue, MixedReplicas)):
@@ -149,7 +171,7 @@ class ReplicaConformance:
             assert replica.put(copy, 0) == copy.stand
             assert found(replica, name) == copy.stand
             assert held(replica, name) == bytes_of(copy)
-            assert replica.names() == [name]
+            assert replica.names(0).live == [name]
 
     def test_names_that_are_none_are_refused(self, replica):
         for name in ("", ".hidden", "../up", "a/b", "x" * 121):
@@ -191,7 +213,7 @@ class ReplicaConformance:
             assert replica.put(copy, 0) == copy.stand
             expected = bytes_of(copy)
         assert held(replica) == held(open_replica()) == expected
-        assert replica.check("doc").valid
+        assert replica.check("doc", 0).valid
 
     def test_threads_that_put_at_once_leave_the_greatest(self, replica, author, another):
         """Eight writers of one name: each sees nothing go down, and in the end the greatest is there."""
@@ -220,7 +242,7 @@ class ReplicaConformance:
     def _require_the_greatest(self, replica, told):
         assert [wrong for each in told for wrong in each["wrong"]] == []
         assert found(replica).tag == max(Tag(*each["mine"]) for each in told)
-        assert replica.check("doc").valid
+        assert replica.check("doc", 0).valid
 
     def test_what_another_program_put_is_seen(self, replica, open_replica, author):
         """Also when this one has looked before, and just now."""
@@ -230,7 +252,7 @@ class ReplicaConformance:
                 (replica, other)[sequence % 2], author.version("doc", sequence, gone=sequence % 5 == 4)
             )
             assert found(replica) == found(other) == stand
-            assert replica.names() == other.names() == ([] if stand.gone else ["doc"])
+            assert replica.names(0).live == other.names(0).live == ([] if stand.gone else ["doc"])
             assert replica.branches([""])[0].digest == other.branches([""])[0].digest
 
     # --- tombstones
@@ -242,17 +264,17 @@ class ReplicaConformance:
             assert found(replica) == tombstone.stand
             assert held(replica) == bytes_of(tombstone)
             assert tombstone.stand.gone
-        assert replica.names() == []
-        assert replica.check("doc") == Health(found(replica), True)
+        assert replica.names(0).live == []
+        assert replica.check("doc", 0) == Health(found(replica), True)
 
     def test_what_was_forgotten_does_not_come_back(self, replica, open_replica, author, another):
         """An old version that arrives late changes nothing; a newer one does."""
         stand = put(replica, author.version("doc", 5, gone=True))
         assert put(replica, another.version("doc", 4)) == stand
-        assert open_replica().names() == replica.names() == []
+        assert open_replica().names(0).live == replica.names(0).live == []
         newer = put(replica, author.version("doc", 6))
         assert found(replica) == found(open_replica()) == newer
-        assert replica.names() == ["doc"]
+        assert replica.names(0).live == ["doc"]
 
     # --- what must not be taken
 
@@ -330,12 +352,12 @@ class ReplicaConformance:
         assert replica.quarantined() == ["doc"]
 
     def test_checking_reads_every_byte_and_changes_nothing(self, replica, place, author):
-        assert replica.check("doc") == Health(None, False)
+        assert replica.check("doc", 0) == Health(None, False)
         stand = put(replica, author.version("doc", 1))
-        assert replica.check("doc") == Health(stand, True)
+        assert replica.check("doc", 0) == Health(stand, True)
         self.damaged(place)
         for _ in range(2):
-            health = replica.check("doc")
+            health = replica.check("doc", 0)
             assert not health.valid
             assert isinstance(health.found, Unsure)
             assert health.error
@@ -361,33 +383,69 @@ class ReplicaConformance:
         """Only with what is at least the newest of the others."""
         put(replica, author.version("doc", 3))
         replica.distrust("doc", "somebody said so")
-        assert found(replica) == found(open_replica()) == Unsure("somebody said so")
+        assert found(replica) == found(open_replica())
+        assert doubt(replica) == "somebody said so"
         assert replica.quarantined() == ["doc"]
         with author.version("doc", 4) as newest:
-            replica.settle("doc", newest.stand.tag)
+            settle(replica, newest.stand.tag)
             assert isinstance(found(replica), Unsure), "it does not have that"
             older = put(replica, author.version("doc", 2))
             assert older.sequence == 2, "it is stored, and that is an acknowledgement"
             assert isinstance(found(replica), Unsure), "a version alone settles nothing"
-            replica.settle("doc", newest.stand.tag)
+            settle(replica, newest.stand.tag)
             assert isinstance(found(replica), Unsure), "what it has is older"
             assert replica.put(newest, 0) == newest.stand
-            replica.settle("doc", newest.stand.tag)
+            settle(replica, newest.stand.tag)
             assert found(replica) == found(open_replica()) == newest.stand
             assert held(replica) == bytes_of(newest)
 
     def test_a_name_that_nobody_had_is_settled_as_nothing(self, replica, open_replica):
         replica.distrust("doc", "somebody said so")
-        replica.settle("doc", None)
+        settle(replica, None)
         assert found(replica) is None
         assert found(open_replica()) is None
 
+    def test_a_mark_is_settled_only_by_who_has_seen_it(self, replica, open_replica, author):
+        """What was asked before a later loss does not settle that."""
+        with author.version("doc", 1) as copy:
+            marks = []
+            for reason in ("the first loss", "the second loss"):
+                replica.put(copy, 0)
+                replica.distrust("doc", reason)
+                assert doubt(replica) == doubt(open_replica()) == reason
+                assert found(replica) == found(open_replica())
+                marks.append(found(replica).mark)
+            replica.put(copy, 0)
+            for other in (marks[0], "", "no mark of it"):
+                replica.settle("doc", copy.stand.tag, other)
+                assert doubt(replica) == doubt(open_replica()) == "the second loss"
+            replica.settle("doc", copy.stand.tag, marks[1])
+            assert found(replica) == found(open_replica()) == copy.stand
+
+    def test_what_is_lost_again_before_it_was_settled_has_another_mark(
+        self, replica, open_replica, place, author
+    ):
+        put(replica, author.version("doc", 1))
+        replica.distrust("doc", "the first loss")
+        first = found(replica).mark
+        old = author.version("doc", 1)
+        put(replica, author.version("doc", 2))
+        self.damaged(place)
+        assert not dict(replica.scrub())["doc"].valid
+        with old:
+            replica.put(old, 0)
+            assert isinstance(found(replica), Unsure)
+            replica.settle("doc", old.stand.tag, first)
+        assert isinstance(found(replica), Unsure)
+        assert found(replica) == found(open_replica())
+        assert found(replica).mark != first
+
     def test_settling_what_is_not_suspect_changes_nothing(self, replica, author):
         stand = put(replica, author.version("doc", 1))
-        replica.settle("doc", None)
-        replica.settle("doc", replace(stand.tag, sequence=9))
+        settle(replica, None)
+        settle(replica, replace(stand.tag, sequence=9))
         assert found(replica) == stand
-        replica.settle("other", None)
+        settle(replica, None, "other")
         assert found(replica, "other") is None
 
     def test_a_good_version_takes_the_place_of_a_damaged_one(self, replica, place, author):
@@ -396,14 +454,14 @@ class ReplicaConformance:
         with author.version("doc", 2) as copy:
             assert replica.put(copy, 0) == copy.stand
             self.damaged(place)
-            replica.check("doc")
+            replica.check("doc", 0)
             with pytest.raises(ArtifactError):
                 replica.fetch("doc", 0)
             assert replica.put(copy, 0) == copy.stand
-            replica.settle("doc", copy.stand.tag)
+            settle(replica, copy.stand.tag)
             assert held(replica) == bytes_of(copy)
         assert replica.quarantined() == ["doc"]
-        assert replica.check("doc").valid
+        assert replica.check("doc", 0).valid
 
     # --- the digest tree
 
@@ -417,7 +475,9 @@ class ReplicaConformance:
         expected = branches_of(stands.items(), prefixes)
         assert replica.branches(prefixes) == expected
         assert replica.branches([""])[0].count == 40
-        assert sorted(replica.names()) == sorted(name for name, stand in stands.items() if not stand.gone)
+        assert sorted(replica.names(0).live) == sorted(
+            name for name, stand in stands.items() if not stand.gone
+        )
         assert replica.look(list(stands), 0) == list(stands.values())
 
     def test_the_digest_changes_with_every_change(self, replica, author):
@@ -431,7 +491,8 @@ class ReplicaConformance:
         replica.distrust("doc", "somebody said so")
         (branch,) = replica.branches([""])
         digests.append(branch.digest)
-        assert branch.entries == (("doc", Unsure("somebody said so")),)
+        assert branch.entries == (("doc", found(replica)),)
+        assert doubt(replica) == "somebody said so"
         assert len(set(digests)) == 5
 
     def test_what_is_no_prefix_is_refused(self, replica):
@@ -458,6 +519,32 @@ class ReplicaConformance:
                 replica.learn(document)
         assert replica.membership() is None
 
+    def test_the_membership_of_another_store_is_refused(self, replica, open_replica, author):
+        """By its stamp, and by the one that it knows."""
+        with pytest.raises(MixedReplicas):
+            replica.learn(author.membership(1, "7" * 32))
+        assert replica.membership() is None
+        replica.learn(document := author.membership(1))
+        with pytest.raises(MixedReplicas):
+            replica.learn(author.membership(2, "7" * 32))
+        assert replica.membership() == open_replica().membership() == document
+
+    def test_a_blank_one_learns_of_one_store_alone(self, open_replica, author):
+        replica = open_replica()
+        replica.learn(document := author.membership(1))
+        with pytest.raises(MixedReplicas):
+            replica.learn(author.membership(2, "7" * 32))
+        assert replica.membership() == document
+
+    def test_names_are_live_or_unsure(self, replica, author):
+        for name in ("b", "a", "d", "c"):
+            put(replica, author.version(name, 1))
+        put(replica, author.version("gone", 1, gone=True))
+        replica.distrust("b", "somebody said so")
+        put(replica, author.version("b", 1))
+        replica.distrust("never", "somebody said so")
+        assert replica.names(0) == Listing(["a", "c", "d"], ["b", "never"])
+
     def test_calls_under_an_older_membership_are_refused(self, replica, open_replica, author):
         """With the newer one, also by programs that had it open before; the same and newer ones are served."""
         other, document = open_replica(), author.membership(3)
@@ -469,6 +556,8 @@ class ReplicaConformance:
                     lambda one=one: one.look(["doc"], 2),
                     lambda one=one: one.fetch("doc", 2),
                     lambda one=one: one.put(copy, 2),
+                    lambda one=one: one.names(2),
+                    lambda one=one: one.check("doc", 2),
                 ):
                     with pytest.raises(MembershipStale) as caught:
                         call()
@@ -504,13 +593,15 @@ class ReplicaConformance:
         stands = [put(replica, author.version("a", 1)), put(replica, author.version("b", 2, gone=True))]
         put(replica, author.version("c", 3))
         replica.distrust("c", "somebody said so")
+        mark = found(replica, "c")
         replica.learn(document := author.membership(1))
         assert replica.cast(None, b"ballot")
         replica.close()
         again = open_replica()
-        assert again.look(["a", "b", "c"], 1) == [*stands, Unsure("somebody said so")]
+        assert again.look(["a", "b"], 1) == stands
+        assert found(again, "c", 1) == mark
         assert (again.stamp(), again.membership(), again.ballot()) == (STAMP, document, b"ballot")
-        assert again.names() == ["a"]
+        assert again.names(1).live == ["a"]
         assert again.quarantined() == ["c"]
         copy = again.fetch("a", 1)
         assert copy is not None
@@ -521,6 +612,11 @@ class ReplicaConformance:
         replica.close()
         replica.close()
         with author.version("doc", 1) as copy:
-            for call in (lambda: found(replica), lambda: replica.put(copy, 0), replica.names, replica.stamp):
+            for call in (
+                lambda: found(replica),
+                lambda: replica.put(copy, 0),
+                lambda: replica.names(0),
+                replica.stamp,
+            ):
                 with pytest.raises(LailaError):
                     call()

@@ -16,14 +16,17 @@ from laila.limits import Limits
 from laila.macros.defaults import DefaultPolicy
 from laila.replication.copies import Copy
 from laila.replication.directory import DirectoryReplica
+from laila.replication.membership import encode
 from laila.replication.peer import PeerReplica
 from laila.replication.replica import Stamp
 from laila.replication.service import ReplicaService
+from laila.replication.views import Member, View
 from laila.transport.identity import Identity
 from tests.peering.support import SECRET, node
 
 WHERE = "laila://server/store"
 SERVICE = "replica/store"
+STORE = "5" * 32
 ME = Identity.ephemeral()
 TRUST = TrustSet([ME])
 MIB = 1 << 20
@@ -40,6 +43,12 @@ def version(name: str, sequence: int = 1, size: int = 100, *, key: Identity = ME
         artifact.add_binary(os.urandom(size))
     artifact.name_as(name, sequence=sequence, gone=gone)
     return Copy.encode(name, artifact, Signer(key), TrustSet([key]))
+
+
+def membership(number: int) -> bytes:
+    """A document of the store whose replica is served."""
+    view = View(STORE, number, (Member("1" * 32, "/one"),))
+    return encode(view, Signer(ME), TRUST, by="a test")
 
 
 def bytes_of(copy: Copy) -> bytes:
@@ -75,7 +84,7 @@ class Served:
 def served(path: Path, *, timeout: float = 150.0, idle: float = 60.0) -> Iterator[Served]:
     with node("server", limits=CALM) as (server, protocol), node("client", limits=CALM) as (client, _):
         replica = DirectoryReplica(path, TRUST, where=WHERE)
-        replica.mark(Stamp("store", "one"))
+        replica.mark(Stamp(STORE, "one"))
         service = ReplicaService(replica, TRUST, idle=idle, alive=server.communication.is_connected)
         client.communication.add_tcpip_peer("127.0.0.1", protocol.port, SECRET)
         peer = PeerReplica(

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from laila.artifacts import TrustSet
 from laila.codec import Buffer
-from laila.errors import ArtifactError, MembershipStale, StorageError, UnsafeVolume
+from laila.errors import ArtifactError, MembershipStale, StorageError, UnsafeVolume, UntrustedSigner
 from laila.locks import connect
 from laila.maif import load_maif
 from laila.mounts import mount_of
@@ -31,7 +32,7 @@ from laila.replication.tags import Unsure
 from laila.shared.fingerprint import Fingerprint
 from laila.volumes.verdict import UNSAFE, Verdict, keep
 from tests.replication.replica_conformance import ReplicaConformance, found, held
-from tests.replication.versions import STAMP, bytes_of, put
+from tests.replication.versions import ANOTHER, ME, STAMP, STRANGER, Author, bytes_of, put, settle, trust_of
 from tests.shared.child import run
 from tests.shared.mounts import mounted
 
@@ -187,14 +188,14 @@ def test_of_two_files_the_greater_tag_counts(replica, path, again, author) -> No
         live.write_bytes(bytes_of(older))
         assert found(replica) == found(again()) == found(replica)
         assert found(replica).gone
-        assert replica.names() == again().names() == []
+        assert replica.names(0).live == again().names(0).live == []
         assert dict(replica.scrub())["doc"].valid
         assert files(path) == [".laila/gone/doc.maif", ".laila/replica.json"]
 
         replica.put(newer, 0)
         gone.write_bytes(tombstone)
         assert found(replica) == found(again()) == newer.stand
-        assert replica.names() == again().names() == ["doc"]
+        assert replica.names(0).live == again().names(0).live == ["doc"]
         put(again(), author.version("doc", 4))
         assert not gone.exists()
 
@@ -215,7 +216,7 @@ def test_the_seeds_files_are_adopted(path, author, again) -> None:
     stand = found(replica)
     assert (stand.sequence, stand.gone, stand.size) == (0, False, len(data))
     assert held(replica) == data
-    assert replica.names() == ["doc"]
+    assert replica.names(0).live == ["doc"]
     assert put(replica, author.version("doc", 1)).sequence == 1
     artifact = load_maif(path / "doc.maif")
     assert artifact.verify()
@@ -249,10 +250,10 @@ def test_who_does_not_trust_the_writer_harms_nothing(replica, again, stranger, a
         assert isinstance(found(blind), Unsure)
         with pytest.raises(ArtifactError):
             blind.fetch("doc", 0)
-        assert not blind.check("doc").valid
+        assert not blind.check("doc", 0).valid
         assert not dict(blind.scrub())["doc"].valid
-        blind.settle("doc", None)
-        assert blind.names() == []
+        settle(blind, None)
+        assert blind.names(0).live == []
     assert found(replica) == found(again()) == stand
     assert replica.quarantined() == []
 
@@ -263,7 +264,7 @@ def test_links_that_somebody_put_there_are_not_followed(tmp_path, path, again, a
     path.mkdir()
     (path / ".laila").symlink_to(elsewhere)
     with author.version("doc", 1) as copy:
-        for call in (lambda: again().mark(STAMP), lambda: again().put(copy, 0), again().names):
+        for call in (lambda: again().mark(STAMP), lambda: again().put(copy, 0), lambda: again().names(0)):
             with pytest.raises(StorageError, match="no directory"):
                 call()
         assert list(elsewhere.iterdir()) == []
@@ -313,7 +314,7 @@ def test_an_exchanged_disk_is_out_of_reach_and_not_empty(replica, path, again, a
                 lambda: replica.fetch("doc", 0),
                 lambda: replica.put(next, 0),
                 lambda: replica.cast(None, b"x"),
-                replica.names,
+                lambda: replica.names(0),
                 replica.stamp,
                 lambda: replica.branches([""]),
                 lambda: list(replica.scrub()),
@@ -520,7 +521,7 @@ stand = put(replica, author.version("doc", 1))
 large = author.version("doc", 2, size=40 << 20)
 said = reason(lambda: replica.put(large, 0))
 assert said.startswith("ENOSPC") and "free space" in said, said
-assert found() == stand and replica.check("doc").valid
+assert found() == stand and replica.check("doc", 0).valid
 assert list((path / "replica/.laila/incoming").iterdir()) == []
 filler = path / "filler"
 with filler.open("wb") as file:
@@ -531,7 +532,7 @@ with filler.open("wb") as file:
         pass
 assert reason(lambda: put(replica, author.version("doc", 3))).startswith("ENOSPC")
 assert reason(lambda: replica.cast(None, b"x" * 9000)).startswith("ENOSPC")
-assert found() == stand and replica.names() == ["doc"] and replica.ballot() is None
+assert found() == stand and replica.names(0).live == ["doc"] and replica.ballot() is None
 data = bytearray((path / "replica/doc.maif").read_bytes()); data[700] ^= 1
 with open(path / "replica/doc.maif", "r+b") as file:
     file.write(data)
@@ -556,7 +557,7 @@ replica.close()
 subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
 replica = DirectoryReplica(path / "replica", trust)
 assert replica.stamp() == STAMP and replica.membership() is None and replica.ballot() is None
-assert found(replica=replica) == stand and replica.names() == ["bad", "doc"]
+assert found(replica=replica) == stand and replica.names(0).live == ["bad", "doc"]
 assert bytes_of(replica.fetch("doc", 0)) == (path / "replica/doc.maif").read_bytes()
 assert replica.branches([""])[0].count == 2
 for call in (lambda: put(replica, author.version("doc", 2)), lambda: put(replica, author.version("new", 1)),
@@ -585,7 +586,7 @@ replica.mark(STAMP)
 stand = put(replica, author.version("doc", 1))
 assert found("doc", replica) == stand
 subprocess.run(["umount", "--lazy", str(place)], check=True)
-for call in (lambda: found("doc", replica), replica.names, lambda: put(replica, author.version("doc", 2)),
+for call in (lambda: found("doc", replica), lambda: replica.names(0), lambda: put(replica, author.version("doc", 2)),
              lambda: replica.fetch("doc", 0), lambda: replica.distrust("doc", "x"), replica.stamp):
     assert reason(call).startswith("ESTALE")
 assert list(place.iterdir()) == []
@@ -670,3 +671,73 @@ def test_what_is_told_of_others_is_on_disk(replica, again, author, steps) -> Non
     steps.clear()
     assert replica.branches([""])[0].count == 2
     assert steps == ["sync /"]
+
+
+# ---- what is bad for one program alone ----
+
+
+def test_what_only_this_program_does_not_believe_is_not_touched(
+    replica, path, trust, author, stranger
+) -> None:
+    """Somebody else acknowledged it. Neither put, nor settling, nor distrust, nor a scrub moves the file."""
+    with contextlib.closing(DirectoryReplica(path, trust_of(ME, ANOTHER, STRANGER))) as other:
+        theirs = Author(STRANGER, trust_of(ME, ANOTHER, STRANGER))
+        for gone in (False, True):
+            stand = put(other, theirs.version("doc", 2 + gone, gone=gone))
+            assert isinstance(found(replica), Unsure)
+            with author.version("doc", 1) as copy:
+                for call in (
+                    lambda copy=copy: replica.put(copy, 0),
+                    lambda: replica.distrust("doc", "a test"),
+                ):
+                    with pytest.raises(UntrustedSigner):
+                        call()
+            settle(replica, None)
+            list(replica.scrub())
+            with pytest.raises(ArtifactError):
+                replica.fetch("doc", 0)
+            assert replica.quarantined() == []
+            assert found(other) == stand
+        other.distrust("doc", "somebody said so")
+        stand = put(other, theirs.version("doc", 4))
+        with pytest.raises(UntrustedSigner):
+            settle(replica, None)
+        assert replica.quarantined() == ["doc"]
+        settle(other, stand.tag)
+        assert found(other) == stand
+
+
+def test_a_version_that_replaces_a_tombstone_during_a_look_is_seen(
+    replica, path, again, author, monkeypatch
+) -> None:
+    """The look reads one file, then the other: what moved in between must not be "never"."""
+    put(replica, author.version("doc", 1, gone=True))
+    tombstone = str(path / ".laila" / "gone" / "doc.maif")
+    lstat, looks = os.lstat, []
+    writer = threading.Lock()
+
+    def late(file, **options):
+        if str(file) == tombstone and writer.acquire(blocking=False):  # never released: once
+            looks.append(put(replica, author.version("doc", 2)))
+        return lstat(file, **options)
+
+    fresh = again()
+    fresh.stamp()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", late)
+        seen = found(fresh)
+    assert looks
+    assert seen == looks[0]
+
+
+def test_a_version_that_vanishes_while_it_is_suspect_has_a_new_mark(replica, path, author) -> None:
+    """What was acknowledged meanwhile is lost, whoever settles the first loss."""
+    replica.distrust("doc", "the first loss")
+    first = found(replica).mark
+    put(replica, author.version("doc", 2))
+    (path / "doc.maif").unlink()
+    with author.version("doc", 1) as old:
+        replica.put(old, 0)
+        replica.settle("doc", old.stand.tag, first)
+    assert isinstance(found(replica), Unsure)
+    assert found(replica).mark != first

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from laila.artifacts import Signer, TrustSet, create_maif
-from laila.errors import BadConfig, StorageError, Unreachable
+from laila.errors import BadConfig, MembershipBusy, StorageError, Unreachable
 from laila.replication.calls import Crowd
 from laila.replication.copies import Copy
 from laila.replication.hints import EVERYTHING, Hints
@@ -257,9 +257,17 @@ def test_a_replica_that_lost_everything_is_rebuilt(house: House) -> None:
     house.plant("plan", 1, A, B)
     house.cluster.replicas[C].mark(Stamp(STORE, C, rebuilding=True))
     house.cluster.rebuilding.add(C)
-    house.keeper(mine={C})
+    told: list[int] = []
+
+    def tell() -> None:
+        told.append(1)
+        raise MembershipBusy("another change is under way")
+
+    keeper = house.keeper(mine={C}, rebuilt=tell)
     eventually(lambda: not house.cluster.replicas[C].stamp().rebuilding)
     assert house.sequence(C, "plan") == 1
+    eventually(lambda: told)
+    eventually(lambda: keeper.status()["comparisons"])  # and it goes on
 
 
 def test_it_reads_the_bytes_at_rest_and_mends_what_is_damaged(house: House, tmp_path: Path) -> None:
@@ -277,7 +285,7 @@ def test_it_reads_the_bytes_at_rest_and_mends_what_is_damaged(house: House, tmp_
     assert status_now["scrubbed"] >= 30
     assert status_now["damaged"] >= 1
     assert house.sequence(B, "name-3") == 1
-    assert house.cluster.replicas[B].replica.check("name-3").valid
+    assert house.cluster.replicas[B].replica.check("name-3", 1).valid
     keeper.close()
     # Another one knows when that was, and does not begin anew.
     later = house.keeper(scrub_every=NEVER, state=tmp_path / "state")

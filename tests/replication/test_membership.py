@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ from laila.errors import (
     BadValue,
     LailaError,
     MembershipBusy,
+    MembershipStale,
     MixedReplicas,
     QuorumLost,
     Unsigned,
     UntrustedSigner,
 )
 from laila.replication import opening
-from laila.replication.agreement import Acceptor, read_vote
+from laila.replication.agreement import Acceptor, Ballot, read_vote
 from laila.replication.membership import NAME, Document, Membership, decode, encode, place
 from laila.replication.opening import MembershipDiffers, open_membership
 from laila.replication.replica import Stamp
@@ -154,7 +156,6 @@ def test_another_artifact_is_no_membership(author: Author) -> None:
         signed(author, GOOD, name="another"),
         signed(author, lacking),
         signed(author, [1]),
-        author.membership(7),
         author.unnamed(),
     ):
         with pytest.raises(ArtifactCorrupt, match="no membership of a store"):
@@ -267,7 +268,8 @@ def test_who_is_away_when_a_store_is_made_is_rebuilt_later(world: World) -> None
         world.disks["/c"].away = False
         with world.program(ABC):
             member = view.members[2]
-            assert world.disks["/c"].stamp == Stamp(view.store, member.id, rebuilding=True)
+            stamp = world.disks["/c"].stamp
+            assert stamp == Stamp(view.store, member.id, rebuilding=True, life=stamp.life)
             assert read_vote(world.replica("/c"))[1] == Acceptor(2, member.id, silent=True)
         assert first.changes.renew().number == 2
         assert first.changes.renew().number == 2
@@ -319,8 +321,172 @@ def test_a_lost_disk_is_taken_back_as_one_that_lost_everything(world: World) -> 
         world.disks["/a"].wipe()
         with world.program(ABC) as second:
             assert second.view == first.view
-        assert world.disks["/a"].stamp == Stamp(first.view.store, member.id, rebuilding=True)
+        stamp = world.disks["/a"].stamp
+        assert stamp == Stamp(first.view.store, member.id, rebuilding=True, life=stamp.life)
+        assert len(stamp.life) == 16
         assert world.numbers()["/a"] == 1
+        world.disks["/a"].wipe()
+        with world.program(ABC):
+            assert world.disks["/a"].stamp.life not in ("", stamp.life)
+
+
+def test_two_that_take_a_lost_disk_back_at_once_give_it_one_mark(world: World) -> None:
+    """Else the later one would take back what a repair has said of it since."""
+    with world.program(ABC) as first:
+        member = first.view.members[0]
+        world.disks["/a"].wipe()
+        document = Document.read(world.disks["/b"].document or b"", world.trust)
+        replica, same = world.replica("/a"), world.replica("/a")
+        marks: list[Stamp] = []
+
+        def overtake(what: str) -> None:
+            if what == "mark":
+                replica.before = lambda what: None  # type: ignore[method-assign]
+                marks.append(opening.enrol(same, member.id, document, lambda: document))
+
+        replica.before = overtake  # type: ignore[method-assign]
+        assert opening.enrol(replica, member.id, document, lambda: document) == marks[0]
+        assert world.disks["/a"].stamp == marks[0]
+
+
+def test_who_knows_an_old_membership_asks_the_members_of_the_newest(world: World) -> None:
+    """Members that were removed know less, and what a lost disk voted on is newer."""
+    with world.program(ABC) as stale, world.program(ABC) as other:
+        for old, new in (("/a", "/d"), ("/b", "/e"), ("/e", "/f")):
+            other.changes.replace(old, new)
+        assert other.wheres == ["/d", "/f", "/c"]
+        assert (stale.view.number, other.view.number) == (1, 7)
+        id = other.view.members[2].id
+        world.disks["/c"].wipe()
+        replica = world.replica("/c")
+        world.disks["/d"].away = world.disks["/f"].away = True
+        with pytest.raises(QuorumLost):
+            stale.members.vet(stale.view, id, replica)
+        assert (world.disks["/c"].stamp, world.disks["/c"].ballot) == (Stamp(), None)
+        world.disks["/d"].away = world.disks["/f"].away = False
+        stale.members.vet(stale.view, id, replica)
+        assert read_vote(replica)[1] == Acceptor(8, id, silent=True)
+        assert world.disks["/c"].stamp.rebuilding
+        assert stale.view == other.view
+        assert set(stale.crowd.replicas) == {member.id for member in other.view}
+
+
+def test_a_lost_disk_that_is_no_member_any_more_is_not_enrolled(world: World) -> None:
+    with world.program(ABC) as stale, world.program(ABC) as other:
+        other.changes.replace("/c", "/d")
+        world.disks["/c"].wipe()
+        with pytest.raises(MembershipStale, match="/c is no member any more, under membership 3"):
+            stale.members.vet(stale.view, stale.view.members[2].id, world.replica("/c"))
+        assert (world.disks["/c"].stamp, world.disks["/c"].ballot) == (Stamp(), None)
+        assert stale.view == other.view
+
+
+def open_only(world: World, *wheres: str) -> View:
+    """As who must not make a store."""
+    opened = open_membership(
+        [world.replica(where) for where in wheres],
+        world.replica,
+        signer=world.signer,
+        trust=world.trust,
+        found=False,
+    )
+    return opened.membership.view
+
+
+def test_who_only_looks_makes_no_store(world: World) -> None:
+    for wheres in (["/c"], ABC):
+        with pytest.raises(QuorumLost, match="none is made.*/c: it is blank") as caught:
+            open_only(world, *wheres)
+        assert sorted(caught.value.reasons) == wheres
+    assert all((disk.stamp, disk.ballot) == (Stamp(), None) for disk in world.disks.values())
+    with world.program(ABC) as program:
+        assert open_only(world, *ABC) == program.view
+        world.disks["/c"].wipe()
+        with pytest.raises(QuorumLost, match="/c: it is blank"):
+            open_only(world, "/c")
+
+
+def test_two_names_of_one_place_have_no_two_votes(world: World) -> None:
+    world.disks["/same"] = world.disks["/a"]
+    with pytest.raises(MixedReplicas, match="another name of a place that is listed"):
+        with world.program(["/a", "/same", "/b"]):
+            pass
+
+
+def test_a_link_to_a_directory_is_that_directory(world: World, tmp_path: Path) -> None:
+    """Seen before a store is made of it."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    wheres = [str(tmp_path / name) for name in ("a", "b", "link")]
+    with pytest.raises(MixedReplicas, match=f"{wheres[0]} and {wheres[2]} are two names of one place"):
+        with world.program(wheres):
+            pass
+    assert all(world.disks[where].stamp == Stamp() for where in wheres)
+
+
+def test_disks_that_are_lost_one_after_another_have_votes_after_each(world: World) -> None:
+    with world.program(ABC) as program:
+        for where in ("/b", "/c", "/a", "/b"):
+            world.disks[where].wipe()
+            program.members.vet_again()
+            program.changes.renew()
+        assert program.changes.replace("/c", "/d").number == 7
+    world.check()
+
+
+def lose_two_votes(world: World, program: Program) -> None:
+    for where in ("/b", "/c"):
+        world.disks[where].wipe()
+        with world.program(ABC):
+            assert world.disks[where].stamp.rebuilding
+
+
+def test_lost_votes_come_back_on_somebodys_word(world: World) -> None:
+    """A majority that lost its votes can decide nothing; what is said then blames nobody who is well."""
+    with world.program(ABC, timeout=10.0) as program:
+        lose_two_votes(world, program)
+        slow = threading.Event()
+        a = program.crowd.replicas[program.view.members[0].id]
+        a.before = lambda what: what == "ballot" and slow.wait(30)  # type: ignore[attr-defined]
+        with pytest.raises(QuorumLost, match=r"renew\(lost=True\)") as caught:
+            program.changes.remove("/b")
+        slow.set()
+        assert sorted(caught.value.reasons) == ["/b", "/c"]
+        for call in (lambda: program.changes.remove("/b"), program.changes.renew):
+            with pytest.raises(QuorumLost, match=r"renew\(lost=True\)") as caught:
+                call()
+            assert sorted(caught.value.reasons) == ["/b", "/c"]
+        world.disks["/a"].away = True
+        with pytest.raises(QuorumLost, match="only when all members answer: /a: /a is not there"):
+            program.changes.renew(lost=True)
+        world.disks["/a"].away = False
+        assert program.changes.renew(lost=True).number == 2
+        world.disks["/a"].away = True
+        assert program.changes.remove("/a").number == 4
+    world.check()
+
+
+def test_a_vote_that_was_begun_is_kept_by_who_gets_a_lost_vote_back(world: World) -> None:
+    """Those that lost theirs may have accepted it, too, so nothing else may be decided."""
+    with world.program(ABC) as program:
+        lose_two_votes(world, program)
+        view, a = program.view, program.view.members[0]
+        begun = replace(view, number=2, next=view.members[:2])
+        data = encode(begun, world.signer, world.trust, change="remove /c")
+        ballot = Ballot(7, "who died")
+        state = Acceptor(2, a.id, False, ballot, ballot, data)
+        world.disks["/a"].ballot = state.encode()
+
+        def without_it(words: str) -> None:
+            world.disks["/a"].away = words.startswith("deciding")
+
+        with pytest.raises(MembershipBusy, match="another change came first: remove /c"):
+            program.changes.renew(lost=True, progress=without_it)
+        world.disks["/a"].away = False
+        assert program.changes.resume().number == 3
+        assert program.wheres == ["/a", "/b"]
+    assert world.check()[2].data == data
 
 
 def test_without_a_majority_no_vote_is_given_back(world: World) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from laila.artifacts import Artifact, TrustSet
+from laila.artifacts import TrustSet
 from laila.codec import Buffer
 from laila.errors import (
     AccessDenied,
@@ -47,16 +47,18 @@ from tests.peering.support import SECRET, node, until
 from tests.replication import test_directory_replica as directory_suite
 from tests.replication.served_replica import (
     CALM,
-    ME,
     MIB,
     SERVICE,
+    STORE,
     TRUST,
     WHERE,
     Served,
     bytes_of,
+    membership,
     served,
     version,
 )
+from tests.replication.versions import settle
 
 ROOT = Path(__file__).parents[2]
 HASH = "a" * 64
@@ -154,7 +156,7 @@ def test_many_copies_go_at_the_same_time_over_one_link(link: Served) -> None:
         copy.close()
     assert failures == []
     assert link.service.under_way == 0
-    assert link.peer.names() == sorted(copy.name for copy in copies)
+    assert link.peer.names(0).live == sorted(copy.name for copy in copies)
 
 
 def test_an_older_version_is_not_taken_and_need_not_travel(link: Served) -> None:
@@ -169,7 +171,7 @@ def test_a_tombstone_is_a_version(link: Served) -> None:
     with version("a", 1) as live, version("a", 2, gone=True) as tombstone:
         link.peer.put(live, 0)
         assert link.peer.put(tombstone, 0) == tombstone.stand
-        assert link.peer.names() == []
+        assert link.peer.names(0).live == []
         assert link.peer.look(["a"], 0) == [tombstone.stand]
         assert fetched(link, "a") == bytes_of(tombstone)
 
@@ -227,9 +229,12 @@ def test_identity_membership_and_ballot_travel(link: Served) -> None:
     peer = link.peer
     assert peer.remote
     assert peer.where == WHERE
-    assert peer.stamp() == Stamp("store", "one")
-    peer.mark(Stamp("store", "one", rebuilding=True))
-    assert peer.stamp() == Stamp("store", "one", rebuilding=True)
+    assert peer.stamp() == Stamp(STORE, "one")
+    rebuilding = Stamp(STORE, "one", rebuilding=True, life="first")
+    assert not peer.mark(rebuilding, rebuilding)
+    assert peer.mark(rebuilding, Stamp(STORE, "one"))
+    assert peer.stamp() == rebuilding
+    assert peer.mark(rebuilding)
     assert peer.membership() is None
     assert peer.ballot() is None
     assert peer.cast(None, b"one")
@@ -240,9 +245,7 @@ def test_identity_membership_and_ballot_travel(link: Served) -> None:
 
 
 def test_a_newer_membership_is_told_with_its_document(link: Served) -> None:
-    document = Artifact.create("members")
-    document.name_as("laila-membership", sequence=5)
-    raw = document.to_bytes(key=ME)
+    raw = membership(5)
     link.peer.learn(raw)
     assert link.peer.membership() == raw
     for call in (lambda: link.peer.look(["a"], 4), lambda: link.peer.fetch("a", 4)):
@@ -260,7 +263,7 @@ def test_long_lists_come_page_by_page(link: Served, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("laila.replication.peer.NAMES", 7)
     monkeypatch.setattr(service_module, "WEIGHT", 1)
     prefixes = ["", *(f"{number:02x}" for number in range(256)), "abcd"]
-    assert link.peer.names() == names
+    assert link.peer.names(0).live == names
     assert link.peer.look([*names, "other"], 0) == link.replica.look([*names, "other"], 0)
     assert link.peer.look([], 0) == []
     assert link.peer.branches(prefixes[:9]) == link.replica.branches(prefixes[:9])
@@ -280,8 +283,8 @@ def test_damage_is_found_set_aside_and_healed_over_the_link(
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert link.peer.check("a") == Health(copies["a"].stand, True)
-    assert not link.peer.check("c").valid
+    assert link.peer.check("a", 0) == Health(copies["a"].stand, True)
+    assert not link.peer.check("c", 0).valid
     healths = dict(link.peer.scrub())
     assert {name: health.valid for name, health in healths.items()} == {name: name != "c" for name in "abcde"}
     assert isinstance(link.peer.look(["c"], 0)[0], Unsure)
@@ -289,11 +292,11 @@ def test_damage_is_found_set_aside_and_healed_over_the_link(
     with pytest.raises(ArtifactError):
         link.peer.fetch("c", 0)
     link.peer.put(copies["c"], 0)
-    link.peer.settle("c", copies["c"].stand.tag)
+    settle(link.peer, copies["c"].stand.tag, "c")
     assert link.peer.look(["c"], 0) == [copies["c"].stand]
     link.peer.distrust("d", "it is not what the others have")
     assert isinstance(link.peer.look(["d"], 0)[0], Unsure)
-    link.peer.settle("e", None)
+    settle(link.peer, None, "e")
     for copy in copies.values():
         copy.close()
     until(lambda: link.service.under_way == 0, 60)
@@ -470,7 +473,7 @@ def test_access_rules_say_who_may_ask(link: Served) -> None:
             lambda: link.peer.put(large, 0),
             lambda: link.peer.fetch("a", 0),
             link.peer.stamp,
-            link.peer.names,
+            lambda: link.peer.names(0),
         ):
             with pytest.raises(AccessDenied, match="service:replica/store"):
                 call()
@@ -496,15 +499,15 @@ def test_who_is_told_to_come_back_comes_back(link: Served) -> None:
     inside, release = threading.Semaphore(0), threading.Event()
     real = link.replica.check
 
-    def check(name: str) -> Health:
+    def check(name: str, number: int) -> Health:
         inside.release()
         assert release.wait(150)
-        return real(name)
+        return real(name, number)
 
     link.replica.check = check  # type: ignore[method-assign]  # a disk that takes its time
     found: list[Health] = []
     threads = [
-        threading.Thread(target=lambda: found.append(link.peer.check("a")))
+        threading.Thread(target=lambda: found.append(link.peer.check("a", 0)))
         for _ in range(service_module.LOOKS + 2)
     ]
     for thread in threads:
@@ -575,16 +578,19 @@ NONSENSE: list[tuple[str, Any, Any]] = [
     ("branches", ([""],), {"branches": [["", b"d" * 16, 1, b"", [["../a", None]]]]}),
     ("branches", (["ff"],), {"branches": [["ff", b"d" * 16, 1, b"", [["a", None]]]]}),
     ("branches", ([""],), {"branches": [["", b"d" * 16, 0, b"", []]] * 2}),
-    ("names", (), {"names": ["b", "a"], "more": False}),
-    ("names", (), {"names": ["a", "a"], "more": False}),
-    ("names", (), {"names": [], "more": True}),
-    ("names", (), {"names": ["a"], "more": True}),
-    ("names", (), {"names": ["../a"], "more": False}),
-    ("names", (), {"names": ["a"]}),
+    ("names", (0,), {"names": ["b", "a"], "more": False, "unsure": []}),
+    ("names", (0,), {"names": ["a", "a"], "more": False, "unsure": []}),
+    ("names", (0,), {"names": [], "more": True, "unsure": []}),
+    ("names", (0,), {"names": ["a"], "more": True, "unsure": []}),
+    ("names", (0,), {"names": ["../a"], "more": False, "unsure": []}),
+    ("names", (0,), {"names": ["a"], "unsure": []}),
+    ("names", (0,), {"names": ["a"], "more": False}),
+    ("names", (0,), {"names": ["a", "b"], "more": False, "unsure": ["b"]}),
+    ("names", (0,), {"names": ["a", "c"], "more": False, "unsure": ["d", "b"]}),
     ("quarantined", (), {"names": [1], "more": False}),
-    ("check", ("a",), {"health": [None, "yes", ""]}),
-    ("check", ("a",), {"health": [None, True]}),
-    ("check", ("a",), {}),
+    ("check", ("a", 0), {"health": [None, "yes", ""]}),
+    ("check", ("a", 0), {"health": [None, True]}),
+    ("check", ("a", 0), {}),
 ]  # fmt: skip
 
 

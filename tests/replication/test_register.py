@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,9 @@ from laila.errors import (
     Unreachable,
     UntrustedSigner,
 )
+from laila.replication.calls import HEAVIEST
 from laila.replication.copies import Copy
+from laila.replication.replica import Listing
 from laila.replication.tags import Stand, Tag, Unsure
 from laila.replication.views import Quorums
 from laila.transport.identity import Identity
@@ -408,3 +411,117 @@ def test_a_lost_directory_is_no_empty_one(three: Cluster) -> None:
     three.replicas[B].down(Unreachable("away"))
     with pytest.raises(QuorumLost):
         client.text("plan")
+
+
+def test_what_is_said_of_a_name_is_put_back_first(three: Cluster) -> None:
+    """A tombstone that only one replica has: who is told that the name is gone may rely on it."""
+    client = three.client()
+    client.save("plan", "one")
+    three.settle_down()
+    client = three.client()
+    for id in (B, C):
+        three.replicas[id].faults = {"put": StorageError("no space", reason="ENOSPC")}
+    with pytest.raises(QuorumLost):
+        client.forget("plan")
+    for id in (B, C):
+        three.replicas[id].up()
+    three.replicas[C].down(Unreachable("away"))
+    said = three.client().register.agreed("plan")
+    assert said is not None
+    assert said.gone
+    three.replicas[C].up()
+    three.replicas[A].down(Unreachable("away"))
+    assert three.client().text("plan") is None
+
+
+def test_a_lone_claim_is_no_fact(three: Cluster) -> None:
+    client = three.client()
+    client.save("plan", "one")
+    three.settle_down()
+    tombstone = Stand(Tag(2, "f" * 64, "f" * 64), "f" * 64, True, 100, 0.0)
+    three.replicas[A].faults = {
+        "look": lambda method, names, number: [tombstone for _ in names],
+        "fetch": lambda method, name, number: None,
+        "names": lambda method, number: Listing(["phantom"], []),
+    }
+    for _ in range(5):
+        said = three.client().register.agreed("plan")
+        assert said is not None
+        assert not said.gone
+        assert three.client().register.names() == ["plan"]
+
+
+def test_a_replica_is_told_once_that_it_went_back(three: Cluster) -> None:
+    """Its mark stands for it from then on: what it is given again is good."""
+    client = three.client()
+    client.save("plan", "one")
+    three.settle_down()
+    old = three.file(A, "plan").read_bytes()
+    client = three.client()
+    client.save("plan", "two")
+    eventually(lambda: client.register._had(A, ["plan"])[0], "it acknowledged the second version")
+    three.replicas[A].calls.clear()
+    told = three.replicas[A].calls
+
+    def went_back(method: Any, *arguments: Any) -> Any:
+        if told.get("distrust"):
+            return method(*arguments)
+        if arguments[0] == "plan":
+            return Copy.of_bytes("plan", old, three.trust)
+        return [_stand_of(old, three.trust)]
+
+    three.replicas[A].faults = {"look": went_back, "fetch": went_back}
+    eventually(lambda: client.text("plan") == "two" and told.get("distrust"), "it was told")
+    eventually(
+        lambda: (
+            client.text("plan") == "two" and isinstance(three.replicas[A].replica.look(["plan"], 1)[0], Stand)
+        ),
+        "it counts again",
+    )
+    for _ in range(6):
+        assert client.text("plan") == "two"
+    assert told["distrust"] == 1
+
+
+def test_a_load_does_not_return_before_a_majority_has_what_it_returns(three: Cluster) -> None:
+    client = three.client()
+    client.save("plan", "one")
+    three.settle_down()
+    writer = three.client()
+    for id in (B, C):
+        three.replicas[id].faults = {"put": StorageError("no space", reason="ENOSPC")}
+    with pytest.raises(QuorumLost):
+        writer.save("plan", "two")
+    holding = threading.Event()
+
+    def held(method: Any, *arguments: Any) -> Any:
+        holding.wait(60)
+        return method(*arguments)
+
+    three.replicas[B].faults = {"put": held}
+    three.replicas[C].down(Unreachable("away"))  # so that a quorum is A, which has it, and B, which does not
+    loaded: list[str | None] = []
+    loading = threading.Thread(target=lambda: loaded.append(three.client(timeout=60).text("plan")))
+    loading.start()
+    eventually(lambda: three.replicas[B].calls.get("put", 0) > 1, "it puts what it read")
+    loading.join(0.5)
+    assert not loaded  # it has the bytes, and must not show them yet
+    holding.set()
+    loading.join(60)
+    assert loaded == ["two"]
+
+
+def test_a_replica_that_hangs_holds_few_bytes(three: Cluster) -> None:
+    """What waits for it is bounded; the rest is refused, and owed."""
+    client = three.client()
+    client.save("plan-0", "first")
+    three.settle_down()
+    client = three.client()
+    three.replicas[C].hold()
+    text = "x" * (3 << 20)
+    for number in range(40):
+        client.save(f"plan-{number % 4}", text + str(number))
+    desk = client.register._crowd._desks[C]
+    assert desk._weight <= HEAVIEST
+    assert any(id == C for id, _ in client.owed)
+    three.replicas[C].release()

@@ -29,7 +29,7 @@ from laila.transport.identity import Identity
 from tests.replication.cluster import STORE, Cluster, cluster
 from tests.replication.faulty import Faulty
 
-A, B, C = (f"{number:032x}" for number in range(3))
+A, B, C, D = (f"{number:032x}" for number in range(4))
 
 
 @dataclass
@@ -374,6 +374,66 @@ def test_one_whose_disk_was_exchanged_meanwhile_is_not_marked(bench: Bench) -> N
     assert bench.replicas[C].stamp().rebuilding
 
 
+def test_one_that_lost_everything_again_is_not_marked(bench: Bench) -> None:
+    """It is the same member, and is being rebuilt again: by another mark."""
+    bench.plant("plan", 1, A, B)
+    bench.blank(C)
+    again = Stamp(STORE, C, rebuilding=True, life="another")
+
+    def exchanged(put: Any, copy: Copy, number: int) -> Stand:
+        stand: Stand = put(copy, number)
+        bench.replicas[C].replica.mark(again)
+        return stand
+
+    bench.replicas[C].faults["put"] = exchanged
+    report = bench.repair.everything()
+    assert not report.rebuilt
+    assert "exchanged meanwhile" in report.unreachable[bench.replicas[C].where]
+    assert bench.replicas[C].stamp() == again
+    bench.replicas[C].up()
+    assert bench.repair.everything().rebuilt
+    assert bench.replicas[C].stamp() == replace(again, rebuilding=False)
+
+
+def test_one_that_loses_everything_before_it_is_marked_is_not_marked(bench: Bench) -> None:
+    """After it was asked for the last time who it is."""
+    bench.plant("plan", 1, A, B)
+    bench.blank(C)
+    again = Stamp(STORE, C, rebuilding=True, life="another")
+
+    def exchanged(mark: Any, stamp: Stamp, before: Stamp | None) -> bool:
+        bench.replicas[C].replica.mark(again)
+        done: bool = mark(stamp, before)
+        return done
+
+    bench.replicas[C].faults["mark"] = exchanged
+    assert not bench.repair.everything().rebuilt
+    assert bench.replicas[C].stamp() == again
+
+
+def test_nobody_is_rebuilt_from_one_that_lost_everything_meanwhile(bench: Bench) -> None:
+    bench.plant("plan", 1, A, B)
+    bench.blank(C)
+
+    def exchanged(branches: Any, prefixes: list[str]) -> Any:
+        bench.replicas[B].replica.mark(Stamp(STORE, B, rebuilding=True, life="another"))
+        return branches(prefixes)
+
+    bench.replicas[B].faults["branches"] = exchanged
+    assert not bench.repair.everything().rebuilt
+    assert bench.replicas[C].stamp().rebuilding
+
+
+def test_nobody_is_rebuilt_while_a_name_is_in_doubt(bench: Bench) -> None:
+    """It may have been the only other one that had it: as one that counts, it would say that there never was any."""
+    bench.plant("sure", 1, A, B)
+    bench.blank(C)
+    bench.replicas[A].distrust("plan", "it was damaged")
+    report = bench.repair.everything()
+    assert (report.unknown, report.rebuilt) == (1, ())
+    assert bench.replicas[C].stamp().rebuilding
+
+
 def test_a_blank_one_that_nobody_named_is_left_alone(bench: Bench) -> None:
     """It may be a disk that is not mounted."""
     bench.plant("plan", 1, A, B, C)
@@ -434,6 +494,44 @@ def test_what_became_unsure_after_the_read_is_read_again(bench: Bench) -> None:
     report = bench.repair.everything()
     assert report.ok, report
     assert (len(reads), settled) == (2, [2])
+    assert bench.found("plan") == [stand] * 3
+
+
+def test_what_was_lost_again_after_the_read_is_read_again(bench: Bench) -> None:
+    """It was unsure before and is unsure now, and between it was whole, lost that, and has another mark."""
+    stand = bench.plant("plan", 2, A, B, C)
+    bench.replicas[B].distrust("plan", "it was damaged")
+    marks: list[str] = []
+    settled: list[str] = []
+
+    def mark_of_b() -> str:
+        (found,) = bench.replicas[B].replica.look(["plan"], 1)
+        assert isinstance(found, Unsure)
+        return found.mark
+
+    marks.append(mark_of_b())
+    read = bench.repair.read
+
+    def and_lost(name: str) -> Copy | None:
+        copy = read(name)
+        if len(marks) == 1:
+            with Copy.share(copy) if copy is not None else pytest.fail("nothing was read") as whole:
+                bench.replicas[B].replica.put(whole, 1)
+            bench.replicas[B].replica.settle("plan", stand.tag, marks[0])
+            assert bench.found("plan")[1] == stand
+            bench.replicas[B].replica.distrust("plan", "it was damaged again")
+            marks.append(mark_of_b())
+        return copy
+
+    def noted(settle: Any, name: str, tag: Any, mark: str) -> None:
+        settled.append(mark)
+        settle(name, tag, mark)
+
+    bench.repair.read = and_lost
+    bench.replicas[B].faults["settle"] = noted
+    assert bench.repair.everything().ok
+    assert marks[0] != marks[1]
+    assert settled == [marks[1]]
     assert bench.found("plan") == [stand] * 3
 
 
@@ -584,6 +682,105 @@ def test_forged_bytes_are_not_spread(bench: Bench) -> None:
     bench.repair.everything()
     forged.close()
     assert bench.found("plan") == [honest] * 3
+
+
+# -- before the members change ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def joint(tmp_path: Path) -> Iterator[Bench]:
+    """A, B and C become B, C and D. What was acknowledged is on A and B."""
+    with bench_of(tmp_path, 4) as bench:
+        view = bench.cluster.view
+        bench.cluster.view = replace(view, members=view.members[:3], next=view.members[1:])
+        for number in range(10):
+            bench.plant(f"name-{number}", 1, A, B)
+        yield bench
+
+
+def judge(bench: Bench, report: RepairReport | None = None) -> str:
+    return (report or bench.repair.everything()).caught_up(bench.cluster.view)
+
+
+def test_the_next_members_have_caught_up(joint: Bench) -> None:
+    report = joint.repair.everything()
+    assert judge(joint, report) == ""
+    assert (report.complete, report.asked, report.unknown) == (True, frozenset(joint.replicas), 0)
+    other = replace(joint.cluster.view, number=2)
+    assert "under membership 1, and 2" in report.caught_up(other)
+    early = "the comparison did not come to its end"
+    assert early in judge(joint, replace(report, complete=False))
+    assert early in judge(joint, joint.repair.names(["name-1"]))
+
+
+@pytest.mark.parametrize("away", [A, B, C, D])
+def test_one_may_be_away_while_the_next_members_catch_up(joint: Bench, away: str) -> None:
+    joint.replicas[away].down(Unreachable("it is not there"))
+    assert judge(joint) == ""
+    assert all(joint.found("name-3")[at] is not None for at in range(4) if f"{at:032x}" != away)
+
+
+@pytest.mark.parametrize("what", ["branches", "stamp", ""])
+def test_catching_up_without_those_that_have_it_is_none(joint: Bench, what: str) -> None:
+    """C and D agree that there is nothing."""
+    for id in (A, B):
+        joint.replicas[id].faults[what] = Unreachable("it is cut off")
+    assert "it is cut off" in judge(joint)
+    assert joint.found("name-3")[2:] == [None, None]
+    for id in (A, B):
+        joint.replicas[id].up()
+    assert judge(joint) == ""
+
+
+def test_one_that_is_rebuilt_cannot_say_what_there_was(joint: Bench) -> None:
+    joint.replicas[A].down(Unreachable("it is cut off"))
+    joint.blank(B)
+    assert "1 of the 3 present members told all that they have, and 2 have to" in judge(joint)
+
+
+def test_catching_up_that_ends_early_is_none(joint: Bench) -> None:
+    """The present members are cut off when all was compared and nothing was copied."""
+
+    def cut_off(look: Any, *what: Any) -> Any:
+        for id in (A, B):
+            joint.replicas[id].down(Unreachable("it is cut off"))
+        return look(*what)
+
+    joint.replicas[C].faults["look"] = cut_off
+    assert "it is cut off" in judge(joint)
+
+
+def test_catching_up_that_is_given_up_is_none(joint: Bench) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    assert judge(joint, joint.repair.everything(cancel=cancel)) == "it was given up"
+
+
+def test_so_many_of_the_next_members_must_take_everything(
+    joint: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many failures a report lists."""
+    monkeypatch.setattr("laila.replication.repair.LISTED", 1)
+
+    def full(put: Any, copy: Copy, number: int) -> Stand:
+        if copy.name == "name-7":
+            raise StorageError("no space left")
+        stand: Stand = put(copy, number)
+        return stand
+
+    joint.replicas[D].faults["put"] = full
+    assert judge(joint) == ""  # B and C have it
+    joint.plant("name-7", 2, A, B)
+    joint.replicas[C].faults["put"] = full
+    assert "1 of the 3 next members have every name, and 2 have to" in judge(joint)
+
+
+def test_a_name_that_is_in_doubt_has_not_caught_up(joint: Bench) -> None:
+    """C and D never had it, and after the change they would say so."""
+    joint.plant("plan", 1, A, B)
+    for id in (A, B):
+        joint.replicas[id].distrust("plan", "it was damaged")
+    assert "of 1 names nobody could tell the newest version" in judge(joint)
 
 
 def test_it_works_while_writers_write(bench: Bench) -> None:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laila.artifacts import Artifact
 from laila.errors import (
     ArtifactCorrupt,
     ArtifactError,
@@ -35,7 +34,7 @@ from laila.serving import Asker
 from laila.transport.identity import Identity
 from laila.wire.messages import Answer
 from tests.peering.support import until
-from tests.replication.served_replica import ME, TRUST, bytes_of, version
+from tests.replication.served_replica import STORE, TRUST, bytes_of, membership, version
 
 PEER = Asker("11111111-1111-5111-8111-111111111111", "one")
 OTHER = Asker("22222222-2222-5222-8222-222222222222", "two")
@@ -46,7 +45,7 @@ STAND = [1, HASH, HASH, HASH, False, 5 * CHUNK, 0.0]
 @pytest.fixture
 def replica(tmp_path: Path) -> Iterator[DirectoryReplica]:
     found = DirectoryReplica(tmp_path / "replica", TRUST)
-    found.mark(Stamp("store", "one"))
+    found.mark(Stamp(STORE, "one"))
     yield found
     found.close()
 
@@ -104,16 +103,20 @@ SENSELESS: list[dict[str, Any]] = [
     {"do": "fetch", "name": "../a", "number": 0},
     {"do": "fetch", "name": b"a", "number": 0},
     {"do": "fetch", "name": "a" * 121, "number": 0},
-    {"do": "check", "name": ""},
+    {"do": "check", "name": "", "number": 0},
+    {"do": "check", "name": "a"},
     {"do": "distrust", "name": "a", "reason": "r" * 1001},
     {"do": "distrust", "name": "a/b", "reason": ""},
     {"do": "settle", "name": "a", "tag": [1, HASH]},
     {"do": "settle", "name": "a", "tag": [-1, HASH, HASH]},
     {"do": "settle", "name": "a", "tag": [1, "A" * 64, HASH]},
     {"do": "settle", "name": "a", "tag": "1"},
-    {"do": "mark", "stamp": ["store", "one"]},
-    {"do": "mark", "stamp": ["store", 1, False]},
-    {"do": "mark", "stamp": ["s" * 2000, "one", False]},
+    {"do": "mark", "stamp": ["store", "one", False]},
+    {"do": "mark", "stamp": ["store", 1, False, ""]},
+    {"do": "mark", "stamp": ["s" * 2000, "one", False, ""]},
+    {"do": "mark", "stamp": [STORE, "one", False, ""], "before": [STORE, "one"]},
+    {"do": "settle", "name": "a", "tag": None},
+    {"do": "settle", "name": "a", "tag": None, "mark": "m" * 101},
     {"do": "learn", "document": "text"},
     {"do": "learn", "document": b"x" * (2 << 20)},
     {"do": "cast", "before": None, "after": None},
@@ -122,7 +125,8 @@ SENSELESS: list[dict[str, Any]] = [
     {"do": "branches", "prefixes": ["a" * 65]},
     {"do": "branches", "prefixes": [""] * 1000},
     {"do": "names"},
-    {"do": "names", "after": 1},
+    {"do": "names", "after": 1, "number": 0},
+    {"do": "names", "after": ""},
     {"do": "begin", "name": "a", "number": 0},
     {"do": "begin", "name": "a", "number": 0, "stand": [1, 2, 3]},
     {"do": "begin", "name": "a", "number": 0, "stand": [*STAND[:6], float("nan")]},
@@ -147,7 +151,7 @@ def test_a_question_that_makes_no_sense_is_refused_in_words(
         service(PEER, words, ())
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
-    assert replica.names() == []
+    assert replica.names(0).live == []
     assert replica.ballot() is None
     assert service.under_way == 0
     assert service.counts.refusals == 1
@@ -189,6 +193,7 @@ KEYS = [
     "document",
     "prefixes",
     "reason",
+    "mark",
     "upload",
     "loan",
     "run",
@@ -373,13 +378,10 @@ def test_a_closed_service_begins_nothing(service: ReplicaService) -> None:
 def test_a_membership_that_became_newer_during_a_download_is_told_at_its_end(
     service: ReplicaService, replica: DirectoryReplica
 ) -> None:
-    document = Artifact.create("members")
-    document.add_json({"number": 3})
-    document.name_as("laila-membership", sequence=3)
     with version("a", size=3 * CHUNK) as copy:
         replica.put(copy, 0)
         loan = ask(service, "fetch", name="a", number=1)["loan"]
-        raw = document.to_bytes(key=ME)
+        raw = membership(3)
         ask(service, "learn", document=raw)
         with pytest.raises(MembershipStale) as caught:
             ask(service, "return", loan=loan, number=1)
@@ -392,21 +394,24 @@ def test_long_looks_leave_threads_to_others(service: ReplicaService, replica: Di
     """Two of them at the same time; who comes third is told to come back."""
     inside, release = threading.Semaphore(0), threading.Event()
 
-    def check(name: str) -> Health:
+    def check(name: str, number: int) -> Health:
         inside.release()
         assert release.wait(150)
         return Health(None, False, "slow")
 
     replica.check = check  # type: ignore[method-assign]  # a disk that takes its time
-    threads = [threading.Thread(target=ask, args=(service, "check"), kwargs={"name": "a"}) for _ in range(2)]
+    threads = [
+        threading.Thread(target=ask, args=(service, "check"), kwargs={"name": "a", "number": 0})
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     try:
         for _ in threads:
             assert inside.acquire(timeout=120)
         with pytest.raises(Busy):
-            ask(service, "check", name="a")
-        assert ask(service, "stamp") == {"stamp": ["store", "one", False]}
+            ask(service, "check", name="a", number=0)
+        assert ask(service, "stamp") == {"stamp": [STORE, "one", False, ""]}
     finally:
         release.set()
         for thread in threads:

@@ -363,6 +363,20 @@ def test_a_majority_that_lost_a_name_needs_somebody_s_word(places: list[str]) ->
             store.accept("plan")
 
 
+def test_repair_of_a_name_finds_what_verifying_it_found(store: ReplicatedStore, places: list[str]) -> None:
+    """Damage that nobody has read yet has the right digest in its head."""
+    store.save("plan", artifact("one " * 200))
+    assert store.repair().ok
+    path = Path(places[1]) / "plan.maif"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+    row = store.verify_replicas("plan")[places[1]]
+    assert (row["exists"], row["valid"], row["lag"]) == (True, False, None)
+    assert store.repair("plan").ok
+    assert all(row["valid"] for row in store.verify_replicas("plan").values())
+
+
 def test_two_stores_mixed_up(tmp_path: Path) -> None:
     for one in "ab":
         with ReplicatedStore([str(tmp_path / f"{one}{number}") for number in range(3)]) as store:
@@ -443,6 +457,16 @@ def test_a_node_among_the_replicas_asks_itself_without_a_link(nodes: list[tuple[
         store.save("plan", artifact("one"))
         eventually(lambda: all(row["valid"] for row in store.verify_replicas("plan").values()), "all have it")
         assert len(nodes[0][0].communication.links()) == 2
+
+
+def test_a_node_s_own_dialers_are_used_and_stay(nodes: list[tuple[DefaultPolicy, int]]) -> None:
+    with outside() as policy:
+        kept = [policy.communication.maintain("127.0.0.1", port, SECRET) for _, port in nodes]
+        places = [f"laila://127.0.0.1:{port}/store" for _, port in nodes]
+        with ReplicatedStore(places, secret=SECRET, policy=policy) as store:
+            store.save("plan", artifact("one"))
+        assert policy.communication.dialers == kept
+        assert not any(dialer.closed for dialer in kept)
 
 
 def test_over_peers_by_address(nodes: list[tuple[DefaultPolicy, int]], tmp_path: Path) -> None:

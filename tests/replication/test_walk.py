@@ -15,7 +15,7 @@ from laila.errors import StorageError
 from laila.replication.branches import Tree
 from laila.replication.calls import Crowd
 from laila.replication.copies import Copy
-from laila.replication.replica import Branch, Health, Replica, Stamp
+from laila.replication.replica import Branch, Health, Listing, Replica, Stamp
 from laila.replication.tags import Found, Stand, Tag, Unsure
 from laila.replication.walk import BATCH, Difference, Walk
 
@@ -51,7 +51,7 @@ class Wood(Replica):
     def stamp(self) -> Stamp:
         self._none()
 
-    def mark(self, stamp: Stamp) -> None:
+    def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
         self._none()
 
     def membership(self) -> bytes | None:
@@ -75,16 +75,16 @@ class Wood(Replica):
     def put(self, copy: Copy, number: int) -> Stand:
         self._none()
 
-    def names(self) -> list[str]:
+    def names(self, number: int) -> Listing:
         self._none()
 
-    def check(self, name: str) -> Health:
+    def check(self, name: str, number: int) -> Health:
         self._none()
 
     def distrust(self, name: str, reason: str) -> None:
         self._none()
 
-    def settle(self, name: str, tag: Tag | None) -> None:
+    def settle(self, name: str, tag: Tag | None, mark: str) -> None:
         self._none()
 
     def scrub(self) -> Iterator[tuple[str, Health]]:

@@ -7,13 +7,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from laila.artifacts import Signer, TrustSet
 from laila.artifacts import create_maif as new_artifact
 from laila.replication.copies import Copy
+from laila.replication.membership import encode
 from laila.replication.replica import Replica, Stamp
-from laila.replication.tags import Stand
+from laila.replication.tags import Stand, Tag, Unsure
+from laila.replication.views import Member, View
 
 ME, ANOTHER, STRANGER = b"m" * 32, b"a" * 32, b"s" * 32
 """Seeds of keys."""
-MEMBERSHIP = "laila-membership"
-STAMP = Stamp("the-store", "the-replica")
+STORE, REPLICA = "5" * 32, "6" * 32
+STAMP = Stamp(STORE, REPLICA)
 
 
 def signer_of(seed: bytes) -> Signer:
@@ -52,10 +54,10 @@ class Author:
         artifact.add_text(text)
         return artifact.to_bytes(key=self.signer)
 
-    def membership(self, number: int) -> bytes:
-        """A membership document, as far as a replica looks into it."""
-        with self.version(MEMBERSHIP, number, f"membership {number}") as copy:
-            return bytes_of(copy)
+    def membership(self, number: int, store: str = STORE) -> bytes:
+        """A membership document."""
+        view = View(store, number, (Member(REPLICA, "/the/replica"),))
+        return encode(view, self.signer, trust_of(ME, ANOTHER, STRANGER), by="a test")
 
 
 def bytes_of(copy: Copy) -> bytes:
@@ -71,6 +73,12 @@ def put(replica: Replica, copy: Copy, number: int = 0) -> Stand:
     """Put and close it."""
     with copy:
         return replica.put(copy, number)
+
+
+def settle(replica: Replica, tag: Tag | None, name: str = "doc", number: int = 0) -> None:
+    """With the mark that it tells now."""
+    (found,) = replica.look([name], number)
+    replica.settle(name, tag, found.mark if isinstance(found, Unsure) else "")
 
 
 def tampered(copy: Copy, at: int = 700) -> Copy:
