@@ -36,7 +36,6 @@ def register(policy: DefaultPolicy) -> None:
             _process = policy
 
 
-
 def present() -> DefaultPolicy | None:
     """The first policy of this process that is not closed; None when it has none."""
     with _lock:
