@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from laila.node.meter import SHARE
-from laila.node.replica_map import BEHIND, REBUILDING, ReplicaView, completed
+from laila.node.replica_map import BEHIND, REBUILDING, UNREACHABLE, ReplicaView, completed
 
 if TYPE_CHECKING:
     from laila.replication.replica import Replica
@@ -66,6 +66,18 @@ class Caretaker:
             one["id"] for one in found["replicas"] if one["id"] == self._own or one["where"] == view.where
         }
         return completed(view, found, store.keeper.status(), here, dict(self._reached))
+
+    def took(self, name: str) -> None:
+        """The replica here took a version. Members that did not answer lately missed it: note that it is owed to them.
+
+        The notes are in the node's state directory, so they are paid also after a restart, and when whoever saved is gone.
+        """
+        store, found = self._store, self._found
+        if store is None or found is None:
+            return
+        for one in found["replicas"]:
+            if one["state"] == UNREACHABLE and one["id"] != self._own:
+                store.keeper.owe(one["id"], name)
 
     def close(self) -> None:
         """End within some seconds, whatever hangs. Idempotent."""

@@ -179,6 +179,7 @@ class Node:
             caretaker = Caretaker(served.name, served.replica, partial(self._open_store, policy, config))
             self._caretakers.append(caretaker)
             served.keeper = caretaker.complete
+            served.service.taken = caretaker.took
             caretaker.start()
 
     def _open_store(self, policy: DefaultPolicy, config: ReplicaConfig, own: str) -> ReplicatedStore:

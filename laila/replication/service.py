@@ -97,6 +97,8 @@ class ReplicaService:
         self._inside: dict[int, float] = {}
         self._looks = threading.BoundedSemaphore(LOOKS)
         self._uploads = UnderWay[Upload]("copies that come", Upload.end, idle=idle, alive=alive)
+        self.taken: Callable[[str], None] = lambda name: None
+        """Told the name of each version that was taken."""
         self._loans = UnderWay[Copy]("copies that go", Copy.close, idle=idle, alive=alive)
         self._scrubs = UnderWay[Scrub]("scrubs", Scrub.end, idle=idle, alive=alive)
         self._handlers: dict[str, Callable[[Who, Words, Sequence[Buffer]], Mapping[str, Any] | Answer]] = {
@@ -266,6 +268,8 @@ class ReplicaService:
             )
         there = self.replica.put(copy, number)
         self._note(puts=1, bytes_taken=came)
+        if there.tag == announced.tag:
+            self.taken(copy.name)
         return {"stand": there.words()}
 
     # ---- care ----

@@ -183,6 +183,23 @@ def test_status_and_metrics_follow(trio: Trio) -> None:
     until(lambda: metrics(third)['suspect{store="store"}'] == 0, "the repair", SLOW)
 
 
+def test_what_a_node_owes_survives_its_restart(trio: Trio) -> None:
+    """It took a version that another member missed; that is on its disk, whoever saved, and paid later."""
+    first, _, third = trio.nodes
+    trio.save("plan")
+    until(lambda: states(first) == ["ok", "ok", "ok"], "all to be ok", SLOW)
+    third.kill()
+    until(lambda: states(first)[2] == "unreachable", "the loss to be seen", SLOW)
+    trio.save("missed")
+    until(lambda: shown(first)["owed"] == 1, "the debt", SLOW)
+    first.kill()
+    first.start().ready()
+    until(lambda: shown(first)["owed"] == 1, "the debt after the restart", SLOW)
+    third.start().ready()
+    until(lambda: shown(third)["names"] == 2, "what was missed to be brought", SLOW)
+    until(lambda: shown(first)["owed"] == 0, "the debt to be paid", SLOW)
+
+
 def test_numbers_of_one_replica(tmp_path: Path) -> None:
     """Names, those that it is unsure of, and those in quarantine, also when the digest tree has many parts."""
     identity = Identity.ephemeral()
