@@ -70,7 +70,8 @@ class Caretaker:
     def took(self, name: str) -> None:
         """The replica here took a version. Members that did not answer lately missed it: note that it is owed to them.
 
-        The notes are in the node's state directory, so they are paid also after a restart, and when whoever saved is gone.
+        The notes are in the node's state directory, so they are paid also after a restart, and when whoever saved is
+        gone.
         """
         store, found = self._store, self._found
         if store is None or found is None:

@@ -347,7 +347,10 @@ class Register:
             tag = copy.stand.tag
             have = {id for id, one in found.items() if isinstance(one, Stand) and one.tag >= tag}
             if not view.enough(WRITE, have):
-                self._write(view, copy, have, deadline)
+                try:
+                    self._write(view, copy, have, deadline)
+                except QuorumLost as error:
+                    raise _not_shown(name, copy, error) from error
             self._note(name, tag)
             if lacking := [id for id, one in found.items() if id not in have and not isinstance(one, Unsure)]:
                 self._heal(view, copy, lacking)
@@ -626,6 +629,19 @@ class _Hopeless:
         now = time.monotonic()
         self._since = self._since or now
         return now - self._since >= LAST_WORDS
+
+
+def _not_shown(name: str, copy: Copy, error: QuorumLost) -> QuorumLost:
+    """For a reader: a write was not finished, and cannot be finished now. To show it might show something that goes."""
+    return QuorumLost(
+        f"cannot read {name!r}: its version {copy.stand.sequence} is on too few replicas, as of a save that was not "
+        f"finished, and more do not take it now: {_listed(error.reasons)}. Nothing acknowledged is lost; load "
+        "again when they do",
+        needed=error.needed,
+        stored=error.stored,
+        maybe=error.maybe,
+        reasons=error.reasons,
+    )
 
 
 def _refuse_older(name: str, floor: Tag | None, newest: Stand | None) -> None:

@@ -132,6 +132,20 @@ def test_a_read_writes_back_so_that_no_later_read_is_older(three: Cluster) -> No
     assert three.client().text("plan") == "two"  # B and C
 
 
+def test_a_version_that_too_few_have_is_not_shown(three: Cluster) -> None:
+    """Who loads it is told why, and what to do; that nobody can save is another's trouble."""
+    client = three.client()
+    client.save("plan", "one")
+    three.settle_down()
+    for id in (B, C):
+        three.replicas[id].faults = {"put": StorageError("it is read-only", reason="EROFS")}
+    with pytest.raises(QuorumLost):
+        three.client().save("plan", "two")
+    three.replicas[C].down(Unreachable("away"))
+    with pytest.raises(QuorumLost, match="cannot read 'plan': its version 2 is on too few.*it is read-only"):
+        three.client().text("plan")
+
+
 def test_a_read_does_not_wait_for_a_replica_that_hangs(three: Cluster) -> None:
     client = three.client(timeout=30)
     client.save("plan", "one")

@@ -34,6 +34,7 @@ from laila.pools import SqlitePool
 from laila.replication.directory import DirectoryReplica
 from laila.replication.opening import MembershipDiffers
 from laila.replication.service import ReplicaService
+from laila.wire.messages import Hello
 from tests.peering.support import SECRET, node
 
 THREE = ("primary", "backup1", "backup2")
@@ -509,6 +510,21 @@ def test_a_wrong_secret_and_a_node_without_a_replica(
     with outside() as policy, ReplicatedStore(places, secret=SECRET, policy=policy) as store:
         store.save("plan", artifact("one"))
         assert "LAILA_REPLICAS" in store.verify_replicas("plan")[places[2]]["error"]
+
+
+def test_a_node_of_another_version_is_one_replica_less(
+    nodes: list[tuple[DefaultPolicy, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that speaks no protocol version of ours is named, with what to do; two of three are enough."""
+    places = [f"laila://127.0.0.1:{port}/store" for _, port in nodes]
+    older = nodes[2][0].communication
+    hello = older._hello()
+    other = Hello(hello.node_id, "future", hello.instance, first=7, last=9)
+    monkeypatch.setattr(older, "_hello", lambda: other)
+    with outside() as policy, ReplicatedStore(places, secret=SECRET, policy=policy) as store:
+        store.save("plan", artifact("one"))
+        assert text(store.load("plan")) == "one"
+        assert "upgrade" in store.verify_replicas("plan")[places[2]]["error"]
 
 
 def test_mixed_at_will(nodes: list[tuple[DefaultPolicy, int]], tmp_path: Path) -> None:
