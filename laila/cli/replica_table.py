@@ -39,7 +39,7 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
     ]
     head = ["REPLICA", "STATE", "NAMES", "BEHIND", "SUSPECT", "QUARANTINED", "MEMBERSHIP"]
     lines = [quorum_words(found), "", table(head, rows)]
-    wrong = [f"{plain(one['where'])}: {plain(one['error'])}" for one in found["replicas"] if one.get("error")]
+    wrong = [_said_of(one["where"], one["error"]) for one in found["replicas"] if one.get("error")]
     return [*lines, *(["", *wrong] if wrong else [])]
 
 
@@ -76,7 +76,7 @@ def verify_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]], agreeing:
     head = ["NAME", "REPLICA", "STATE", "VERSION", "DIGEST", "LAG"]
     lines = [table(head, rows), ""] if rows else []
     lines += [
-        f"{plain(name)}: {plain(where)}: {plain(one['error'])}"
+        f"{plain(name)}: {_said_of(where, one['error'])}"
         for name in shown[:_MOST]
         for where, one in found[name].items()
         if one["error"]
@@ -90,6 +90,13 @@ def verify_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]], agreeing:
         f"{count:,} {names}" + ("" if len(agreed) == count else f"; {_remedy(shown)} brings the others up")
     )
     return lines
+
+
+def _said_of(where: str, words: str) -> str:
+    """What is wrong with a replica, with its place once."""
+    from laila.replication.calls import said_of
+
+    return plain(said_of(where, words))
 
 
 def _remedy(names: Sequence[str]) -> str:
@@ -119,7 +126,7 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [table(["NAME", "REPLICA", "VERSION", "DIGEST", "WHY"], rows), ""] if rows else []
     if len(differing) > _MOST:
         lines.append(f"and {len(differing) - _MOST:,} more names; --json has all")
-    lines += [f"{plain(where)}: {plain(why)}" for where, why in found["unreachable"].items()]
+    lines += [_said_of(where, why) for where, why in found["unreachable"].items()]
     names = f"{found['names']:,} {'name' if found['names'] == 1 else 'names'}"
     if differing:
         lines.append(f"{len(differing):,} of {names} differ; `laila replicas repair` brings them up")
@@ -215,7 +222,7 @@ def repair_lines(found: Mapping[str, Any]) -> list[str]:
         f"in {span(found['seconds'])}"
     ]
     lines += [f"{plain(where)}: was rebuilt, and counts again" for where in found["rebuilt"]]
-    lines += [f"{plain(where)}: {plain(reason)}" for where, reason in found["unreachable"].items()]
+    lines += [_said_of(where, reason) for where, reason in found["unreachable"].items()]
     failed = found["failed"]
     lines += [
         f"{plain(one['name'])}: {plain(one['replica'] or 'no replica')}: {plain(one['reason'])}"
@@ -241,5 +248,5 @@ def scrub_lines(found: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{plain(one['name'])}: {plain(one['replica'])}: {plain(one['reason'])}" for one in damaged[:_MOST]
     ]
-    lines += [f"{plain(where)}: {plain(reason)}" for where, reason in found["unreachable"].items()]
+    lines += [_said_of(where, reason) for where, reason in found["unreachable"].items()]
     return [*lines, *(repair_lines(found["repair"]) if found["repair"] else [])]

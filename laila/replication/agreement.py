@@ -33,7 +33,7 @@ from typing import Any, Self, TypeVar
 import msgpack
 
 from ..errors import Busy, Corrupt, MembershipStale, QuorumLost
-from .calls import Answers, Crowd
+from .calls import Answers, Crowd, said_of
 from .replica import Replica
 
 MOST_BYTES = 1 << 20
@@ -367,7 +367,7 @@ def _lost(
             "So many lost their votes that trying again does not help: when all members answer, and no program is "
             "changing the members, give them votes on your word with renew(lost=True)"
         )
-    why = "; ".join(f"{place}: {reason}" for place, reason in sorted(reasons.items()))
+    why = "; ".join(said_of(place, reason) for place, reason in sorted(reasons.items()))
     return QuorumLost(
         f"membership {number} could not be decided: a majority ({needed}) of the members has to vote: "
         f"{why or 'they did not answer'}. {advice}",

@@ -50,6 +50,11 @@ class Answers(Generic[T]):
         return {where.get(id, id): text for id, text in sorted(words.items())}
 
 
+def said_of(where: str, words: str) -> str:
+    """What is to be said of a replica, with its place once."""
+    return f"{where}: {words.removeprefix(f'{where} ')}"
+
+
 class Crowd:
     """Replicas by member id. Safe under threads; close it."""
 

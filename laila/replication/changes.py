@@ -38,7 +38,7 @@ from ..errors import (
     QuorumLost,
 )
 from .agreement import Acceptor, decide, majority, read_vote, reset
-from .calls import Answers, Crowd
+from .calls import Answers, Crowd, said_of
 from .membership import Document, Membership, encode, here, names, place
 from .opening import GRACE, consult, enrol, let_go, newest
 from .replica import Replica, Stamp
@@ -217,7 +217,7 @@ class Changes:
             answers = self._crowd.ask(silent, call, lambda answers: False, min(GRACE, self._timeout))
         if answers.failed or answers.silent:
             reasons = answers.reasons({member.id: member.where for member in view})
-            why = "; ".join(f"{where}: {reason}" for where, reason in reasons.items())
+            why = "; ".join(said_of(where, reason) for where, reason in reasons.items())
             raise QuorumLost(
                 f"lost votes are given on somebody's word only when all members answer: {why}",
                 needed=len(view.members),
@@ -442,7 +442,7 @@ class Changes:
     def _untold(self, document: Document, answers: Answers[Stamp]) -> QuorumLost:
         view = document.view
         reasons = answers.reasons({member.id: member.where for member in view})
-        why = "; ".join(f"{where}: {reason}" for where, reason in reasons.items())
+        why = "; ".join(said_of(where, reason) for where, reason in reasons.items())
         advice = "the store goes on under it; call resume() when they answer" if view.next else "try again"
         return QuorumLost(
             f"membership {view.number} ({document.change}) holds, and too few members have learned it: {why}; {advice}",

@@ -27,6 +27,7 @@ from typing import Any
 
 from ..clock import SYSTEM, Clock
 from ..errors import BadConfig, LailaError
+from .calls import said_of
 from .hints import EVERYTHING, Hints
 from .pace import Pace
 from .repair import Repair
@@ -350,7 +351,7 @@ class Keeper:
                 self._clear("_scrub_some")
             else:  # once more, when they may be there again
                 self._scrub_at = self._clock.now() + min(3600.0, self._scrub_every)
-                words = "; ".join(f"{place}: {reason}" for place, reason in run.unreachable.items())
+                words = "; ".join(said_of(place, reason) for place, reason in run.unreachable.items())
                 self._complain("_scrub_some", f"not everything could be read in a scrub: {words}")
 
     # -- parts -------------------------------------------------------------------------------------------
@@ -441,7 +442,7 @@ def _amount(names: list[str]) -> int | str:
 
 
 def _in_words(report: RepairReport) -> str:
-    words = [f"{where}: {reason}" for where, reason in report.unreachable.items()]
+    words = [said_of(where, reason) for where, reason in report.unreachable.items()]
     words += [f"{one.name!r} on {one.replica or 'none'}: {one.reason}" for one in report.failed[:3]]
     more = report.failures - 3
     return "; ".join(words) + (f"; and {more} more" if more > 0 else "")

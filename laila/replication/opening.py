@@ -31,7 +31,7 @@ from pathlib import Path
 from ..artifacts import Signer, TrustSet
 from ..errors import ArtifactError, BadConfig, LailaError, MembershipStale, MixedReplicas, QuorumLost
 from .agreement import Acceptor, because, claim, decide, majority, read_vote, reset
-from .calls import Answers, Crowd
+from .calls import Answers, Crowd, said_of
 from .membership import Document, Membership, encode, names, place
 from .replica import Replica, Stamp
 from .views import READ, WRITE, Member, Quorums, View
@@ -155,7 +155,7 @@ def consult(crowd: Crowd, document: Document, trust: TrustSet, timeout: float) -
     answers = crowd.ask([member.id for member in view], call, enough, timeout)
     if not majority(groups, answers.got):
         reasons = because(answers, groups, {member.id: member.where for member in view})
-        why = "; ".join(f"{where}: {reason}" for where, reason in reasons.items())
+        why = "; ".join(said_of(where, reason) for where, reason in reasons.items())
         raise QuorumLost(
             f"which membership is the newest cannot be told: most replicas have to answer: {why}",
             needed=max(len(group) // 2 + 1 for group in groups),
@@ -339,7 +339,7 @@ class _Opening:
         )
         reasons = answers.reasons(self._where)
         reasons |= {self._where[key]: reason for key, reason in blank.items()}
-        why = "; ".join(f"{where}: {reason}" for where, reason in sorted(reasons.items()))
+        why = "; ".join(said_of(where, reason) for where, reason in sorted(reasons.items()))
         return QuorumLost(
             "no replica that is listed knows of a store, and here none is made: list one that has the store; a new "
             f"one is made by a program that saves to it: {why}",
@@ -371,7 +371,7 @@ class _Opening:
         needed = count // 2 + 1
         if len(answers.got) < needed:
             reasons = answers.reasons(self._where)
-            why = "; ".join(f"{where}: {reason}" for where, reason in reasons.items())
+            why = "; ".join(said_of(where, reason) for where, reason in reasons.items())
             raise QuorumLost(
                 f"{len(answers.got)} of {count} replicas answer and none of them knows a store; to make one, {needed} "
                 f"are needed: {why}",

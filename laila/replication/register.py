@@ -39,7 +39,7 @@ from ..errors import (
     RolledBack,
     Unreachable,
 )
-from .calls import Answers, Crowd
+from .calls import Answers, Crowd, said_of
 from .copies import Copy
 from .replica import Listing, Replica
 from .tags import Found, Stand, Tag, Unsure
@@ -686,4 +686,4 @@ def _surely_not(error: Exception) -> bool:
 
 
 def _listed(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"{where}: {reason}" for where, reason in reasons.items()) or "they did not answer"
+    return "; ".join(said_of(where, reason) for where, reason in reasons.items()) or "they did not answer"
