@@ -501,9 +501,7 @@ def test_without_a_majority_no_vote_is_given_back(world: World) -> None:
 
 def test_a_majority_must_answer_to_make_a_store(world: World) -> None:
     world.disks["/a"].away = world.disks["/b"].away = True
-    with pytest.raises(
-        QuorumLost, match="1 of 3 replicas answer.*2 are needed: /a: is not there"
-    ) as caught:
+    with pytest.raises(QuorumLost, match="1 of 3 replicas answer.*2 are needed: /a: is not there") as caught:
         with world.program(ABC):
             pass
     assert sorted(caught.value.reasons) == ["/a", "/b"]
