@@ -384,7 +384,11 @@ class Register:
             return view.enough(WRITE, stored(answers)) or hopeless(not view.possible(WRITE, answers.failed))
 
         ids = [member.id for member in view if member.id not in have]
-        answers = self._ask(view, call, enough, deadline, ids, after=ended, weight=copy.size)
+
+        def missed(id: str) -> None:
+            self._owe(id, name)
+
+        answers = self._ask(view, call, enough, deadline, ids, after=ended, weight=copy.size, missed=missed)
         for id, error in answers.failed.items():
             if isinstance(error, Busy | Closed):  # it was not even asked
                 self._owe(id, name)
@@ -480,11 +484,16 @@ class Register:
         ids: Iterable[str] | None = None,
         after: Callable[[], None] | None = None,
         weight: int = 0,
+        missed: Callable[[str], None] = lambda id: None,
     ) -> Answers[T]:
-        """Raises MembershipStale as soon as one replica does."""
+        """Raises MembershipStale as soon as one replica does. `missed` is told who was not even called."""
 
         def vetted(id: str, replica: Replica) -> T:
-            self._vet(view, id, replica)
+            try:
+                self._vet(view, id, replica)
+            except Exception:
+                missed(id)
+                raise
             return call(id, replica)
 
         answers = self._crowd.ask(

@@ -161,7 +161,8 @@ class Fleet:
         for name in (*nodes, *clients):
             self.start(name)
         due: dict[str, float] = {}
-        for turn in range(kills):
+        turn = 0
+        while turn < kills:
             self.wait_for_notes()
             time.sleep(self.chance.uniform(0.0, 0.05))
             for name in [name for name, when in due.items() if when <= time.monotonic()]:
@@ -171,9 +172,10 @@ class Fleet:
             if len(due) > 1 or not victims:
                 victims = [name for name in clients if name in self.children]
             if not victims:
-                continue
+                continue  # all are being started again
             victim = self.chance.choice(victims)
             self.kill(victim)
+            turn += 1
             due[victim] = time.monotonic() + self.chance.uniform(0.0, 0.3)
         for name in list(self.children):
             if name in clients:

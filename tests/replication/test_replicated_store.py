@@ -32,6 +32,7 @@ from laila.errors import (
 from laila.macros.defaults import DefaultPolicy
 from laila.pools import SqlitePool
 from laila.replication.directory import DirectoryReplica
+from laila.replication.members import VETTED
 from laila.replication.opening import MembershipDiffers
 from laila.replication.service import ReplicaService
 from laila.wire.messages import Hello
@@ -320,6 +321,21 @@ def test_a_store_heals_what_it_owes_by_itself(places: list[str], tmp_path: Path)
             lambda: [row["version"] for row in store.verify_replicas("plan").values()] == [2, 2, 2],
             "the one that was away is up to date",
         )
+
+
+def test_what_a_replica_that_is_away_misses_is_owed_to_it(places: list[str], tmp_path: Path) -> None:
+    """Also when it is found to be away before anything is put: nobody else knows of it, and it is noted on disk."""
+    with ReplicatedStore(places) as store:
+        store.save("plan", artifact("one"))
+        shutil.move(places[2], tmp_path / "away")
+        time.sleep(VETTED + 0.2)
+        store.save("plan", artifact("two"))
+
+        def owed() -> int:
+            return {row["where"]: row["owed"] for row in store.keeper.status()["replicas"]}[places[2]]
+
+        eventually(lambda: owed() == 1, "the debt is noted")
+    assert [path.name for path in tmp_path.rglob("owed/*/*")] == ["plan"]
 
 
 def test_comparing_all_names_reads_no_content(store: ReplicatedStore, places: list[str]) -> None:

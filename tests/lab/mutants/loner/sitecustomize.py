@@ -14,9 +14,9 @@ def one_is_enough(module):
 def one_is_asked(module):
     honest = module.Register._ask
 
-    def _ask(self, view, call, enough, deadline, ids=None, after=None, weight=0):
+    def _ask(self, view, call, enough, deadline, ids=None, *more, **named):
         everybody = [member.id for member in view] if ids is None else list(ids)
         one = [random.choice(everybody)]  # noqa: S311  no secret
-        return honest(self, view, call, enough, deadline, one, after, weight)
+        return honest(self, view, call, enough, deadline, one, *more, **named)
 
     module.Register._ask = _ask
