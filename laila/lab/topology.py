@@ -140,6 +140,51 @@ DEFAULT_POOLS = (
 
 
 @dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A machine that a node runs on, for the ssh driver. Its key must be known: `known_hosts` (a file of OpenSSH)."""
+
+    address: str
+    port: int = 22
+    user: str = "root"
+    key: str = ""
+    """A private key file; empty takes those of the SSH agent and of ~/.ssh."""
+    known_hosts: str = ""
+    """Empty takes ~/.ssh/known_hosts. An unknown key is refused."""
+    home: str = ""
+    """Where the lab's files go over there; empty: below the user's home directory."""
+    python: str = "python3"
+    """The interpreter over there that has laila, and with which its nodes run."""
+    inner: str = ""
+    """Its address as the other nodes see it, when that is another one."""
+
+    def __post_init__(self) -> None:
+        if not self.address or not 0 < self.port < 65536:
+            raise BadConfig(
+                f"a host needs an address and a port from 1 to 65535, not {self.address!r}:{self.port}"
+            )
+
+
+BESIDE, HERE = "beside", "here"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpec:
+    """A client program of a system that is not laila: it takes operations as JSON lines (docs/lab-clients.md)."""
+
+    argv: tuple[str, ...]
+    """`{node}` and `{address}` (host and port of the node, as seen from where the client runs) are filled in."""
+    where: str = BESIDE
+    """`beside`: inside each node's container or host. `here`: on this machine, once for each node."""
+    port: int = 0
+    """The node's port that `{address}` means."""
+    workloads: tuple[str, ...] = ("register",)
+
+    def __post_init__(self) -> None:
+        if not self.argv or self.where not in (BESIDE, HERE):
+            raise BadConfig(f"a client needs argv, and where = {BESIDE!r} or {HERE!r}, not {self.where!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node. `secret` names a secret (nodes that name the same one share it); `peers` whom it dials."""
 
@@ -150,6 +195,8 @@ class NodeSpec:
     access: tuple[str, ...] = ()
     """One-line access rules, as the node's configuration takes them."""
     replicas: tuple[ReplicaSpec, ...] = ()
+    host: HostSpec | None = None
+    """The machine that it runs on, for the ssh driver."""
 
     def __post_init__(self) -> None:
         _check_name("node", self.name)
@@ -181,6 +228,14 @@ class Topology:
     """Seconds within which a node must see that a peer is gone."""
     volumes_image: str = "laila-volumes:dev"
     """For nodes that mount a network volume: the same node, and the programs of the file systems."""
+    state_mib: int = 0
+    """Each node's state lies on a disk of its own of this size, which can be full or lose power; 0: it does not."""
+    clocks: bool = False
+    """Nodes are started so that their wall clocks can be shifted."""
+    compose: str = ""
+    """A compose file whose services are the nodes, for the compose driver."""
+    client: ClientSpec | None = None
+    """Given: the nodes are not laila's, and this is how they are worked on."""
 
     def __post_init__(self) -> None:
         _check_name("topology", self.name)
@@ -312,6 +367,8 @@ def from_dict(table: Mapping[str, Any], *, source: str = "topology") -> Topology
         raise BadConfig(f"{source}: [stranger] is a table, not {stranger!r}")
     fields["stranger"] = _node({"name": "stranger", "secret": "stranger", **stranger}, names, source)
     fields["volumes"] = tuple(_build(VolumeSpec, item, source, "nodes") for item in table.get("volumes", []))
+    if isinstance(fields.get("client"), dict):
+        fields["client"] = _build(ClientSpec, fields["client"], source, "argv", "workloads")
     fields["resources"] = _build(Resources, table.get("resources", {}), source)
     return _build(Topology, fields, source)
 
@@ -325,6 +382,8 @@ def _node(item: Any, names: list[Any], source: str) -> NodeSpec:
     for key, kind in kinds:
         if key in fields:
             fields[key] = tuple(_build(kind, one, source) for one in fields[key])
+    if isinstance(fields.get("host"), dict):
+        fields["host"] = _build(HostSpec, fields["host"], source)
     return _build(NodeSpec, fields, source, "peers", "access")
 
 

@@ -52,6 +52,23 @@ class Capabilities:
         return [text for field, text in missing.items() if not getattr(self, field)]
 
 
+class Lever(enum.Enum):
+    """What faults need of a driver beyond life and death. `Driver.lever` says why one is missing."""
+
+    PACKETS = "packets"
+    """An agent with root rights in the node's own network namespace, with iptables."""
+    LINKS = "links"
+    """A program of the lab carries every directed link, and can hold, cut or slow it (`Driver.links`)."""
+    MOUNTS = "mounts"
+    """An agent that can mount over a directory of the node, for this node alone."""
+    DISK = "disk"
+    """Each node's state lies on a disk of its own, of known size, that can be filled and can lose power."""
+    CLOCK = "clock"
+    """The node's wall clock can be shifted, and only that."""
+    LIMITS = "limits"
+    """Memory, processes, files and disk speed of a running node can be limited."""
+
+
 class NodeState(enum.Enum):
     ABSENT = "absent"
     RUNNING = "running"
@@ -193,8 +210,24 @@ class Driver(abc.ABC):
     def inside(self, name: str) -> Inside: ...
 
     @abc.abstractmethod
-    def door(self, name: str) -> str:
-        """`host:port` at which the other nodes dial it."""
+    def door(self, name: str, seen_from: str = "") -> str:
+        """`host:port` at which the other nodes dial it; where each link has a way of its own, that of `seen_from`."""
+
+    # -- for faults
+
+    def lever(self, lever: Lever) -> str:
+        """Why faults that need this cannot be done with this driver here, and what to do about it; empty: they can."""
+        return f"the {self.name} driver cannot do it"
+
+    def ips(self, name: str) -> tuple[str, ...]:
+        """The addresses from which the node's packets come, as its peers see them. Raises BadConfig without PACKETS."""
+        raise BadConfig(f"nodes of the {self.name} driver have no address of their own")
+
+    def agent(self, name: str) -> Channel:
+        """The fault agent (`laila.lab.faults.agent`) with root rights, in the node's namespaces. It undoes what it
+        did when its input ends. Raises LabError without PACKETS and MOUNTS.
+        """
+        raise LabError(f"{name}: {self.lever(Lever.PACKETS)}")
 
     # -- beside a node
 

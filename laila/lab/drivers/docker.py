@@ -31,6 +31,7 @@ from laila.lab.drivers.base import (
     Channel,
     Driver,
     Inside,
+    Lever,
     NodeState,
     Output,
     node_environment,
@@ -195,9 +196,21 @@ class DockerDriver(Driver):
         self.node(name)
         return Inside(f"127.0.0.1:{PEER_PORT}", f"127.0.0.1:{STATUS_PORT}", SECRET_FILE)
 
-    def door(self, name: str) -> str:
+    def door(self, name: str, seen_from: str = "") -> str:
         self.node(name)
         return f"{name}:{PEER_PORT}"
+
+    # -- for faults
+
+    def lever(self, lever: Lever) -> str:
+        """See Driver.lever."""
+        why = self._levers.get(lever)
+        return super().lever(lever) if why is None else why()
+
+    @property
+    def _levers(self) -> dict[Lever, Callable[[], str]]:
+        """Of each that this driver has: why it cannot be used on this machine."""
+        return {}
 
     # -- beside a node
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -33,6 +33,7 @@ from laila.lab.drivers.base import (
     Channel,
     Driver,
     Inside,
+    Lever,
     NodeState,
     Output,
     node_environment,
@@ -225,8 +226,20 @@ class ProcessDriver(Driver):
         address = self.address(name)
         return Inside(str(address), f"{_HOST}:{address.status_port}", self._places(name)["secret"])
 
-    def door(self, name: str) -> str:
+    def door(self, name: str, seen_from: str = "") -> str:
         return str(self.address(name))
+
+    # -- for faults
+
+    def lever(self, lever: Lever) -> str:
+        """See Driver.lever."""
+        why = self._levers.get(lever)
+        return super().lever(lever) if why is None else why()
+
+    @property
+    def _levers(self) -> dict[Lever, Callable[[], str]]:
+        """Of each that this driver has: why it cannot be used on this machine."""
+        return {}
 
     # -- beside a node
 

@@ -1,0 +1,1 @@
+"""Workloads by name: docs/lab.md has what each shows."""
