@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import artifact_group, lock_group, peer_group, replica_group
+from tools.benchmarks import (
+    artifact_group,
+    checker_group,
+    checker_works,
+    lock_group,
+    peer_group,
+    replica_group,
+)
 from tools.benchmarks.artifact_works import LARGE, damage
 from tools.benchmarks.bare_replicas import Bare as BareReplicas
 from tools.benchmarks.bars import Bar, judge
@@ -24,7 +31,7 @@ from tools.benchmarks.results import Results
 from tools.benchmarks.table import report
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = (peer_group.GROUP, artifact_group.GROUP, lock_group.GROUP, replica_group.GROUP)
+GROUPS = (peer_group.GROUP, artifact_group.GROUP, lock_group.GROUP, replica_group.GROUP, checker_group.GROUP)
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -147,6 +154,18 @@ def test_operations_take_turns_in_every_order_and_the_first_turn_is_not_counted(
     assert {name: len(each) for name, each in times.items()} == {"a": FEWEST, "b": FEWEST}
 
 
+def test_histories_that_are_measured_are_right_and_are_judged_by_both(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    checker_works.write_lines(file, 500)
+    numbers = checker_works.judged_file("file", file, 500)
+    numbers |= checker_works.judged("some", checker_works.zones, 500)
+    numbers |= checker_works.judged("million", checker_works.search, 500)
+    numbers |= checker_works.judged("swaps", checker_works.search, 500, 0.5)
+    metrics = {m for tables in checker_group.TABLES.values() for table in tables for m, _, _ in table.columns}
+    assert set(numbers) == metrics
+    assert min(numbers.values()) > 0
+
+
 def test_messages_of_etcd_are_written_and_read() -> None:
     # PutRequest{key: "k", value: 200 bytes}, as protoc writes it
     assert field(FIRST, b"k") + field(SECOND, bytes(200)) == b"\x0a\x01k\x12\xc8\x01" + bytes(200)
@@ -178,7 +197,7 @@ def test_a_damaged_cache_keeps_its_size_and_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonsense"], "'nonsense' is none of peers, artifacts, locks, replicas"),
+        (["nonsense"], "'nonsense' is none of peers, artifacts, locks, replicas, checkers"),
         (["locks", "--pin", "apart"], "choose the group `peers` alone"),
         (["locks", "--only", "grpc"], "no contender of --only"),
         (["artifacts", "--maif", "/nowhere"], "no checkout of the public MAIF"),
@@ -196,6 +215,7 @@ def test_help_names_groups_contenders_and_works() -> None:
     assert done.returncode == 0
     for word in (
         "artifacts",
+        "checkers",
         "locks",
         "peers",
         "replicas",

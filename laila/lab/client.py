@@ -12,20 +12,16 @@ import errno
 import json
 import os
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from laila.errors import BadValue, DeadlineExceeded, LailaError, Unreachable
-from laila.lab import values
+from laila.lab import lines, values
 
-DEFAULT_TIMEOUT = 10.0
-MAX_TIMEOUT = 600.0
-WORKERS = 16
 CLIENT_NAME = "lab-client"
 """What these programs call themselves as peers, for access rules; they are no nodes, so lists leave them out."""
 
@@ -157,15 +153,7 @@ def answer(link: NodeLink, request: Any) -> dict[str, Any]:
     """The answer to one request; every failure is an answer too."""
     number = request.get("id") if isinstance(request, dict) else None
     try:
-        if not isinstance(request, dict) or request.get("op") not in OPERATIONS:
-            raise BadValue(f"a request is an object whose `op` is one of {', '.join(OPERATIONS)}")
-        timeout = request.get("timeout", DEFAULT_TIMEOUT)
-        if (
-            isinstance(timeout, bool)
-            or not isinstance(timeout, int | float)
-            or not 0 < timeout <= MAX_TIMEOUT
-        ):
-            raise BadValue(f"`timeout` must be above 0 and at most {MAX_TIMEOUT:g} seconds")
+        timeout = lines.checked(request, OPERATIONS)
         return {"id": number, "ok": True, "result": OPERATIONS[request["op"]](link, request, timeout)}
     except Exception as error:
         return {"id": number, "ok": False, "error": describe(error)}
@@ -189,25 +177,6 @@ def _system_word(error: BaseException) -> str | None:
     return None if number is None else errno.errorcode.get(number)
 
 
-def serve(link: NodeLink, lines: IO[str], out: IO[str]) -> None:
-    """Answer every line until there are no more, then wait for what is still running."""
-    lock = threading.Lock()
-
-    def handle(request: Any) -> None:
-        text = json.dumps(answer(link, request), separators=(",", ":"))
-        with lock:
-            out.write(text + "\n")
-            out.flush()
-
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="operation") as pool:
-        for line in lines:
-            try:
-                request = json.loads(line)
-            except ValueError:
-                request = {"op": "a line that is no JSON"}
-            pool.submit(handle, request)
-
-
 def run(
     connect: str,
     secret_file: str,
@@ -219,14 +188,14 @@ def run(
     """The program. Exit code 0 after the end of its input, 2 when it cannot reach its node within `wait`
     seconds.
     """
-    lines, out = streams or (sys.stdin, sys.stdout)
+    requests, out = streams or (sys.stdin, sys.stdout)
     try:
         link = NodeLink(connect, secret_file, status_address, wait)
     except (LailaError, OSError, ValueError) as error:
         print(f"laila lab client: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     try:
-        serve(link, lines, out)
+        lines.serve(partial(answer, link), requests, out)
     finally:
         link.policy.close()
     return 0

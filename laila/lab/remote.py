@@ -73,9 +73,21 @@ def client_argv(driver: Driver, node: str, wait: float, connect: str = "") -> li
 class RemoteClient:
     """A client program beside `node`. Safe to call from several threads."""
 
-    def __init__(self, driver: Driver, node: str, argv: Sequence[str] = (), wait: float = 30.0) -> None:
+    def __init__(
+        self,
+        driver: Driver | Channel,
+        node: str,
+        argv: Sequence[str] = (),
+        wait: float = 30.0,
+        channel: Channel | None = None,
+    ) -> None:
+        """`channel`, or a channel in the driver's place: one to a program that is started already."""
         self.node = node
-        self._channel: Channel = driver.open(node, argv or client_argv(driver, node, wait))
+        if isinstance(driver, Channel):
+            channel = driver
+        elif channel is None:
+            channel = driver.open(node, argv or client_argv(driver, node, wait))
+        self._channel: Channel = channel
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[dict[str, Any]]] = {}
@@ -100,9 +112,12 @@ class RemoteClient:
             late = f"no answer to {op} for {timeout + MARGIN:g} s, though it was bounded by {timeout:g} s"
             return Outcome(started, time.monotonic(), error="NoAnswer", message=late)
         ended, clock = time.monotonic(), tuple(answer.get("clock") or ())
+        result, error = answer.get("result") or {}, answer.get("error") or {}
+        if not isinstance(result, dict) or not isinstance(error, dict):
+            said = json.dumps(answer)[:200]
+            return Outcome(started, ended, error="BadAnswer", message=f"not an answer to {op}: {said}")
         if answer.get("ok"):
-            return Outcome(started, ended, result=dict(answer.get("result") or {}), clock=clock)
-        error = answer.get("error") or {}
+            return Outcome(started, ended, result=result, clock=clock)
         return Outcome(
             started,
             ended,
@@ -151,6 +166,8 @@ class RemoteClient:
         try:
             for line in self._channel.lines():
                 answer = json.loads(line)
+                if not isinstance(answer.get("id"), int | str | None):
+                    raise ValueError(f"its id is {answer['id']!r}")
                 with self._lock:
                     future = self._waiting.pop(answer.get("id"), None)
                 if future is not None:

@@ -5,12 +5,13 @@ All of it comes from the facts that the steps left and from the history; the pag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from laila.lab.checks.replica_holdings import BY_THEMSELVES
 from laila.lab.checks.replica_load import FORGET, LOAD, SAVE
-from laila.lab.history import History
+from laila.lab.history import Told
 
 WORK = (SAVE, LOAD, FORGET)
 """Operations on the store, as lanes of nodes count them."""
@@ -25,22 +26,21 @@ Facts = Mapping[str, Any]
 Tile = dict[str, Any]
 
 
-def data(facts: Facts, history: History) -> dict[str, Any]:
+def data(facts: Facts, history: Told) -> dict[str, Any]:
     """For the page; empty where no replicated store was worked on."""
     phases = set(facts.get("registers", {}).get("phases", ()))
     ops = [op for op in history.ops if op["op"] in WORK and op["phase"] in phases]
     if not ops:
         return {}
     begin, end = min(op["t"] for op in ops), max(op["end"] for op in ops)
-    bites = facts.get("bites", ())
     return {
         "from": begin,
         "to": end,
         "bin": BIN,
-        "faults": list(bites),
+        "faults": [bite for bite in facts.get("bites", ()) if "node" in bite],
         "lanes": [lane(node, ops, begin, end) for node in sorted({op["at"] for op in ops})],
         "said": _said(facts),
-        "why": facts["registers"]["why"],
+        "bad": bool(facts["registers"]["illegal"]),
     }
 
 
@@ -60,11 +60,6 @@ def lane(node: str, ops: Sequence[Mapping[str, Any]], begin: float, end: float) 
                 [op["t"], op["end"], op["op"].removeprefix("replica_"), op["outcome"], op.get("name", "")]
             )
     return {"node": node, **counts, "workers": [{"client": c, "long": workers[c]} for c in sorted(workers)]}
-
-
-def shades(facts: Facts, node: str) -> list[dict[str, Any]]:
-    """When a node was paused or cut off, for its lane; deaths are drawn there anyway."""
-    return [one for one in facts.get("bites", ()) if one["node"] == node and one["what"] != "kill -9"]
 
 
 def tiles(facts: Facts) -> list[Tile]:
@@ -94,7 +89,9 @@ def _registers(facts: Facts) -> Tile | None:
 def _bites(facts: Facts) -> Tile | None:
     if not (bites := facts.get("bites")):
         return None
-    return _tile(f"{len(bites)}", f"faults under work: {', '.join(one['what'] for one in bites)}")
+    kinds = Counter(one["what"] for one in bites)
+    listed = ", ".join(kind if times == 1 else f"{times} times {kind}" for kind, times in kinds.items())
+    return _tile(f"{len(bites)}", f"faults under work: {listed}")
 
 
 def _converged(facts: Facts) -> Tile | None:

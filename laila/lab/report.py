@@ -1,25 +1,30 @@
 """report.html: one file that opens anywhere, without a network, and is understood in ten seconds.
 
-Everything it shows is computed here, as plain data, from the run's result and history; the page
-(`report.html` beside this module) only draws it. So what the page claims can be tested without a browser.
+Everything it shows is computed here, as plain data, from the run's result and history; the page (`report.html` beside
+this module, and the sections in `page/`) only draws it. So what the page claims can be tested without a browser, and a
+page can be made again from what a run has left.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from laila.lab import replica_page, volume_page
-from laila.lab.history import History
+from laila.lab import evidence_page, op_columns, replica_page, saved, volume_page
+from laila.lab.history import Told
 from laila.lab.result import Result, Verdict
 
-BINS = 240
-WORK = frozenset({"memorize", "remember", "forget", "exists", *volume_page.WORK, *replica_page.WORK})
-"""Operations that are drawn: on a node's memory, on a shared volume, on a replicated store."""
+EVENTS = 2000
+"""So many of the last events are listed."""
+HEADLINES: Mapping[Verdict, str] = {Verdict.OK: "OK", Verdict.FAILED: "FAILED", Verdict.UNKNOWN: "UNKNOWN"}
 MEANING: Mapping[str, str] = {
     "prepare": "The lab could not make what nodes need, so nothing was tried. The reason is the engine's or "
     "the system's.",
@@ -62,94 +67,129 @@ MEANING: Mapping[str, str] = {
 }
 
 
-def render(result: Result, history: History, environment: Mapping[str, Any]) -> str:
-    """The page."""
-    page = resources.files("laila.lab").joinpath("report.html").read_text(encoding="utf-8")
-    data = page_data(result, history.events, [*history.ops, *volume_page.done(history)], environment)
-    data["shared"] = volume_page.data(result.facts, history)
-    data["replicas"] = replica_page.data(result.facts, history)
+def render(
+    result: Result, told: Told, environment: Mapping[str, Any], files: Sequence[str] | None = None
+) -> str:
+    """The page. `files` are those beside it that it links; None: all that a run leaves."""
+    data = page_data(result, told, environment)
+    data["files"] = list(files) if files is not None else _files(data["lanes"])
+    page = _page()
     fills = {
-        "@@TITLE@@": html.escape(f"{result.verdict.value}: laila lab check {result.topology}"),
-        "@@VERDICT@@": result.verdict.value,
-        "@@HEADLINE@@": {Verdict.OK: "OK", Verdict.FAILED: "FAILED", Verdict.UNKNOWN: "UNKNOWN"}[
-            result.verdict
-        ],
-        "@@SENTENCE@@": html.escape(result.sentence),
-        "@@DATA@@": json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c"),
+        "TITLE": html.escape(f"{result.verdict.value}: laila lab, {result.topology}"),
+        "VERDICT": result.verdict.value,
+        "HEADLINE": HEADLINES[result.verdict],
+        "SENTENCE": html.escape(result.sentence),
+        "PLAIN": _plain(data),
+        "SCRIPTS": " ".join(_hashes(page)),
+        "DATA": json.dumps(data, separators=(",", ":"), default=str).replace("<", "\\u003c"),
     }
-    for mark, text in fills.items():
-        page = page.replace(mark, text)
-    return page
+    return re.sub(r"@@([A-Z]+)@@", lambda mark: fills[mark[1]], page)
 
 
-def page_data(
-    result: Result, events: list[dict[str, Any]], ops: list[dict[str, Any]], environment: Mapping[str, Any]
-) -> dict[str, Any]:
+def from_folder(folder: str | Path) -> str:
+    """The page of a run, made again from its folder alone. Raises BadConfig for a folder that is none of a run."""
+    run = saved.read(folder)
+    return render(run.result, run.told, run.environment, run.files)
+
+
+def page_data(result: Result, told: Told, environment: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the page draws. Times are seconds since the run began."""
+    events = told.events
     end = max([result.seconds, *(event["t"] for event in events)])
+    faults = evidence_page.faults(result.facts, events, end)
+    ops = op_columns.data(told)
     stranger = str((environment.get("topology") or {}).get("stranger", {}).get("name", "stranger"))
-    lanes = [*result.nodes, *({event["node"] for event in events if event.get("node") == stranger})]
+    named = [*result.nodes, *(event["node"] for event in events if event.get("node") == stranger)]
+    named += [node for fault in faults for node in fault["nodes"]] + ops["tables"]["node"]
+    names = list(dict.fromkeys(named))
+    fields = {key: value for key, value in result.to_dict().items() if key != "facts"}
     return {
-        "result": result.to_dict(),
+        "result": fields,
         "when": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(result.started)),
         "end": end,
         "tiles": tiles(result, len(result.nodes), events),
         "meaning": {
             step.key: MEANING.get(step.key, "") for step in result.steps if step.state in ("failed", "error")
         },
+        "shown": evidence_page.shown(result),
+        "notShown": evidence_page.not_shown(result, environment),
+        "whys": evidence_page.whys(result.facts),
+        "faults": faults,
         "lanes": [
-            {
-                **lane(name, lanes, name in result.nodes, events, ops, end),
-                "shades": replica_page.shades(result.facts, name),
-            }
-            for name in lanes
+            {**lane(name, names, name in result.nodes, events, end), "stranger": name == stranger}
+            for name in names
         ],
-        "events": events[-2000:],
+        "ops": ops,
+        "shared": volume_page.data(result.facts, told),
+        "replicas": replica_page.data(result.facts, told),
+        "events": events[-EVENTS:],
         "environment": environment,
-        "files": [
-            "history.jsonl",
-            "result.json",
-            "environment.json",
-            *(f"logs/{name}.log" for name in lanes),
-        ],
     }
 
 
+def _files(lanes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What every run leaves beside its report."""
+    logs = [f"logs/{lane['name']}.log" for lane in lanes if lane["life"] or not lane["stranger"]]
+    return ["history.jsonl", "result.json", "environment.json", "junit.xml", *logs]
+
+
+def _page() -> str:
+    """The page with its sections, and without the run: `<!-- name -->` stands for a file of `page/`."""
+    folder = resources.files("laila.lab")
+    page = folder.joinpath("report.html").read_text(encoding="utf-8")
+    return re.sub(
+        r"<!-- ([a-z-]+\.(?:html|css)) -->",
+        lambda mark: folder.joinpath("page", mark[1]).read_text(encoding="utf-8").strip(),
+        page,
+    )
+
+
+def _hashes(page: str) -> list[str]:
+    """What the page's own policy lets run: these scripts, and nothing that could come in with the run's data."""
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+
+
+def _plain(data: Mapping[str, Any]) -> str:
+    """What was shown and what was not, for those who run no scripts."""
+    words = {"ok": "ok", "illegal": "FAILED", "unknown": "unknown"}
+    lines = [f"{words[one['verdict']]}: {one['check']}" for one in data["shown"]]
+    lines += [f"{one['title']}: {one['kind']}: {one['text']}" for one in data["whys"]]
+    lines += [f"not shown: {one['what']}{': ' * bool(one['why'])}{one['why']}" for one in data["notShown"]]
+    return "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+
+
 def lane(
-    name: str,
-    names: list[str],
-    member: bool,
-    events: list[dict[str, Any]],
-    ops: list[dict[str, Any]],
-    end: float,
+    name: str, names: Sequence[str], member: bool, events: Sequence[Mapping[str, Any]], end: float
 ) -> dict[str, Any]:
     """One node over time. Whom it sees is drawn for members only: a stranger sees nobody, or the run failed."""
     own = [event for event in events if event.get("node") == name]
     return {
         "name": name,
-        "stranger": not member,
         "life": life(name, events, end),
         "sees": {peer: sight(name, peer, events, end) for peer in names if member and peer != name},
         "refused": [event["t"] for event in own if event["what"] == "refused"],
         "bad": [[event["t"], event["text"]] for event in own if event["what"] == "bad"],
-        "work": work(name, ops, end),
     }
 
 
-def life(node: str, events: Iterable[dict[str, Any]], end: float) -> list[dict[str, Any]]:
-    """When the node ran: spans with how each ended (killed, stopped, or still running at the end)."""
+def life(node: str, events: Iterable[Mapping[str, Any]], end: float) -> list[dict[str, Any]]:
+    """When the node ran: spans with how each ended (killed, stopped, or still running at the end). A node that is told
+    to be up while it is, because it was only paused, goes on.
+    """
     spans: list[dict[str, Any]] = []
     for event in events:
         if event.get("node") != node:
             continue
-        if event["what"] == "up":
+        if event["what"] == "up" and not (spans and not spans[-1]["ended"]):
             spans.append({"from": event["t"], "to": end, "ended": ""})
         elif event["what"] in ("kill", "down") and spans and not spans[-1]["ended"]:
             spans[-1] |= {"to": event["t"], "ended": "killed" if event["what"] == "kill" else "stopped"}
     return spans
 
 
-def sight(node: str, peer: str, events: Iterable[dict[str, Any]], end: float) -> list[dict[str, Any]]:
+def sight(node: str, peer: str, events: Iterable[Mapping[str, Any]], end: float) -> list[dict[str, Any]]:
     """When `node` listed `peer` as connected, by its own word. A span that ended while both lived says
     `lost`.
     """
@@ -168,33 +208,18 @@ def sight(node: str, peer: str, events: Iterable[dict[str, Any]], end: float) ->
     return spans
 
 
-def work(node: str, ops: Iterable[dict[str, Any]], end: float) -> dict[str, list[int]]:
-    """Operations on this node's memory in BINS equal parts of the run: how many went through, how many
-    failed.
-    """
-    good, bad = [0] * BINS, [0] * BINS
-    for op in ops:
-        if op["at"] == node and op["op"] in WORK:
-            place = min(BINS - 1, int(op["end"] / end * BINS)) if end else 0
-            fine = op["outcome"] == "ok" or (op["outcome"] == "EntryNotFound" and op["phase"] == "memory")
-            fine = fine or op["phase"] in volume_page.REFUSES
-            (good if fine else bad)[place] += 1
-    return {"good": good, "bad": bad}
-
-
-def tiles(result: Result, nodes: int, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def tiles(result: Result, nodes: int, events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The numbers that people ask for first."""
-    links = nodes * (nodes - 1)
+    found = evidence_page.tiles(result.facts)
     seen = {
         (event["node"], event["peer"])
         for event in events
         if event["what"] == "link" and event["peer"] in result.nodes
     }
+    if seen or any(step.key == "links" for step in result.steps):
+        found.append({"number": f"{len(seen)} / {nodes * (nodes - 1)}", "text": "directed links shook hands"})
     counts = result.facts.get("operations", {})
-    found: list[dict[str, Any]] = [
-        {"number": f"{len(seen)} / {links}", "text": "directed links shook hands"},
-        {"number": f"{sum(counts.values()):,}", "text": "operations from inside the nodes"},
-    ]
+    found.append({"number": f"{sum(counts.values()):,}", "text": "operations from inside the nodes"})
     crash = result.facts.get("crash")
     if crash:
         found.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,8 @@ class Result:
     @property
     def _good(self) -> str:
         nodes = f"{len(self.nodes)} nodes peer with each other"
+        if self.facts.get("judgements") and not {"locks", "replica_promises"} & set(self.facts):
+            return self._tried
         if "locks" in self.facts:
             return (
                 f"{nodes} and share one volume: one holder at a time, nothing lost, nothing stale, nothing damaged "
@@ -87,6 +90,17 @@ class Result:
                 "acknowledged is missing, nothing damaged served; what broke healed."
             )
         return f"{nodes}, and what broke healed."
+
+    @property
+    def _tried(self) -> str:
+        """Of a trial alone."""
+        judged = self.facts["judgements"]
+        checks = ", ".join(dict.fromkeys(str(one["check"]) for one in judged))
+        kinds = Counter(str(one["what"]) for one in self.facts.get("bites", ()))
+        broken = ", ".join(kind if times == 1 else f"{kind} {times} times" for kind, times in kinds.items())
+        operations = sum(int(one["operations"]) for one in judged)
+        during = f"while it was broken ({broken})" if broken else "with nothing broken"
+        return f"{operations:,} operations through {len(self.nodes)} nodes {during} were answered rightly: {checks}."
 
     @property
     def _not_shown(self) -> str:

@@ -20,10 +20,23 @@ from types import FrameType
 from typing import Any
 
 from laila.errors import LailaError
-from laila.lab import drivers, registry
-from laila.lab.checks import CannotHere, CheckFailed, Effort, Stage, Step, effort, job, outfit
+from laila.lab import drivers, junit, registry
+from laila.lab.checks import (
+    CannotHere,
+    CheckFailed,
+    Effort,
+    Stage,
+    Step,
+    effort,
+    for_faults,
+    job,
+    outfit,
+    usual_trial,
+)
+from laila.lab.checks.trials import TrialOrder
 from laila.lab.drivers import Choice
 from laila.lab.drivers.base import Driver
+from laila.lab.faults import ledger
 from laila.lab.folder import Folder, environment
 from laila.lab.history import History
 from laila.lab.procid import ProcessId
@@ -58,6 +71,10 @@ class Order:
     """None given: what is usual for this topology."""
     steps: tuple[Step, ...] = ()
     """None given: all that is checked of this topology."""
+    trial: TrialOrder | None = None
+    """Given: a trial like this, and nothing else."""
+    fail_fast: bool = False
+    """After the first step that failed, only what must be known is still looked at."""
 
 
 @contextmanager
@@ -107,8 +124,11 @@ def register(topology: Topology, choice: Choice, mode: str) -> registry.Run:
 
 def check(order: Order, progress: Progress) -> tuple[Result, Folder]:
     """Run the steps and judge. Never leaves anything running unless `keep` asks for it."""
-    wanted = outfit(order.topology)
-    order = replace(order, topology=wanted, steps=order.steps or job(wanted))
+    trial = order.trial or usual_trial(order.topology)
+    wanted = for_faults(
+        outfit(order.topology), trial.kinds() if trial is not None and not order.steps else ()
+    )
+    order = replace(order, topology=wanted, steps=order.steps or job(wanted, order.trial))
     run = register(order.topology, order.choice, "check")
     try:
         folder = Folder.make(order.out, run.run_id)
@@ -121,6 +141,7 @@ def check(order: Order, progress: Progress) -> tuple[Result, Folder]:
         with interruptible():
             result = work.run()
         result.save(folder.result)
+        junit.write(result, folder.path)
         folder.report.write_text(render(result, history, work.environment), encoding="utf-8")
     driver.close()
     return result, folder
@@ -165,11 +186,10 @@ class _Work:
         vital_failed = not prepared
         for step in self.order.steps:
             if vital_failed and not (step.always and prepared):
-                self._record(
-                    step, "skipped", "the step that it builds on did not succeed", self.history.now()
-                )
+                self._record(step, "skipped", "an earlier step did not succeed", self.history.now())
                 continue
-            vital_failed = not self._one(step, vital=step.vital) or vital_failed
+            vital = step.vital or self.order.fail_fast
+            vital_failed = not self._one(step, vital=vital) or vital_failed
 
     def _prepare(self, stage: Stage) -> str:
         self.environment = environment(self.driver, self.order.seed, self.order.command)
@@ -250,7 +270,7 @@ class _Work:
                     began,
                 )
                 return
-            self.left = self.driver.remove()
+            self.left = ledger.end(self.driver)
             if not self.left:
                 self.driver.run.forget()
         except (LailaError, OSError) as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from laila.lab.checks import links
 from laila.lab.checks.base import Stage
 from laila.lab.drivers import Choice
 from laila.lab.drivers.base import Driver, NodeState
+from laila.lab.faults import ledger
 from laila.lab.history import History
 from laila.lab.progress import Progress
 from laila.lab.runner import interruptible, register, undisturbed
@@ -27,18 +28,13 @@ def up(wanted: Topology, choice: Choice, progress: Progress) -> registry.Run:
     left.
     """
     driver = drivers.make(register(wanted, choice, "up"), wanted)
-    progress.plan(
-        {"prepare": "make network, volumes, secrets", "start": "start nodes", "links": "shake hands"}
-    )
+    titles = {"prepare": "make network, volumes, secrets", "start": "start nodes", "links": "shake hands"}
+    progress.plan({key: titles[key] for key, _ in _works(wanted)})
     with History(driver.run.path / "history.jsonl") as history:
         stage = Stage(driver, history, progress, seed=0)
         try:
             with interruptible():
-                for key, work in (
-                    ("prepare", _prepare),
-                    ("start", links.start),
-                    ("links", links.shake_hands),
-                ):
+                for key, work in _works(wanted):
                     stage.step = key
                     progress.begin(key)
                     progress.end(key, "ok", work(stage))
@@ -53,6 +49,13 @@ def up(wanted: Topology, choice: Choice, progress: Progress) -> registry.Run:
             raise
         finally:
             driver.close()
+
+
+def _works(wanted: Topology) -> tuple[tuple[str, Callable[[Stage], str]], ...]:
+    """What is done, in order. Nodes that are not laila's shake no hands."""
+    if wanted.foreign:
+        return (("prepare", _prepare), ("start", links.start_foreign))
+    return (("prepare", _prepare), ("start", links.start), ("links", links.shake_hands))
 
 
 def _prepare(stage: Stage) -> str:
@@ -87,7 +90,7 @@ def attached(run: registry.Run) -> Iterator[Driver]:
 def down(run: registry.Run) -> None:
     """End it. Raises LabError with what could not be removed."""
     with attached(run) as driver, undisturbed():
-        if left := driver.remove():
+        if left := ledger.end(driver):
             raise LabError(f"could not remove {', '.join(left)}; try again")
         run.forget()
 
@@ -113,11 +116,15 @@ def view(driver: Driver) -> list[NodeView]:
             continue
         address = driver.address(name)
         seen = _peers(driver, name) if state is NodeState.RUNNING else ()
-        found.append(NodeView(name, state.value, str(address), address.status_url, seen))
+        where = str(address) if address.port else address.host
+        page = address.status_url if address.status_port else ""
+        found.append(NodeView(name, state.value, where, page, seen))
     return found
 
 
 def _peers(driver: Driver, name: str) -> tuple[str, ...]:
+    if driver.topology.foreign:
+        return ()
     asked = driver.exec(name, ["laila", "peers", "--json"], timeout=15)
     if asked.code:
         return ()
@@ -152,7 +159,7 @@ def collect(*, everything: bool = False) -> list[Collected]:
 def _collect(run: registry.Run) -> Collected:
     try:
         with attached(run) as driver:
-            left = driver.remove()
+            left = ledger.end(driver)
     except LabError as error:
         left = [str(error)]
     if not left:

@@ -172,16 +172,24 @@ class ClientSpec:
     """A client program of a system that is not laila: it takes operations as JSON lines (docs/lab-clients.md)."""
 
     argv: tuple[str, ...]
-    """`{node}` and `{address}` (host and port of the node, as seen from where the client runs) are filled in."""
+    """`{node}`, `{address}` (host and port of the node, as seen from where the client runs), `{files}` (the directory
+    of its files there) and `{number}` (of the client beside its node) are filled in.
+    """
     where: str = BESIDE
     """`beside`: inside each node's container or host. `here`: on this machine, once for each node."""
     port: int = 0
     """The node's port that `{address}` means."""
     workloads: tuple[str, ...] = ("register",)
+    files: tuple[str, ...] = ()
+    """Files of this machine that the client needs beside a node: copied there into a directory of the lab's."""
+    directory: str = ""
+    """What `files` are relative to, and where a client on this machine runs: that of the topology's own file."""
 
     def __post_init__(self) -> None:
         if not self.argv or self.where not in (BESIDE, HERE):
             raise BadConfig(f"a client needs argv, and where = {BESIDE!r} or {HERE!r}, not {self.where!r}")
+        if not 0 <= self.port < 65536:
+            raise BadConfig(f"a client's port is 1 to 65535, not {self.port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,10 @@ class NodeSpec:
     replicas: tuple[ReplicaSpec, ...] = ()
     host: HostSpec | None = None
     """The machine that it runs on, for the ssh driver."""
+    service: str = ""
+    """Its service in the compose file, when that has another name."""
+    state: str = ""
+    """Where its state lies inside it, when it is not laila; empty: where its only volume is mounted."""
 
     def __post_init__(self) -> None:
         _check_name("node", self.name)
@@ -236,12 +248,19 @@ class Topology:
     """A compose file whose services are the nodes, for the compose driver."""
     client: ClientSpec | None = None
     """Given: the nodes are not laila's, and this is how they are worked on."""
+    attach: str = ""
+    """A compose project that runs already: its services are the nodes, and they stay when the run ends."""
+    theirs: bool = False
+    """The nodes are not laila's, though no client says how they are worked on: somebody's test does. Of a topology file
+    it is known by its services.
+    """
 
     def __post_init__(self) -> None:
         _check_name("topology", self.name)
         names = [node.name for node in (*self.nodes, self.stranger)]
-        if not 2 <= len(self.nodes) <= MAX_NODES:
-            raise BadConfig(f"a topology has 2 to {MAX_NODES} nodes, not {len(self.nodes)}")
+        least = 1 if self.foreign else 2
+        if not least <= len(self.nodes) <= MAX_NODES:
+            raise BadConfig(f"a topology has {least} to {MAX_NODES} nodes, not {len(self.nodes)}")
         if len(set(names)) != len(names):
             raise BadConfig(f"two nodes of {self.name!r} have the same name: {', '.join(names)}")
         if not 0.5 <= self.dead_after <= 600:
@@ -264,6 +283,11 @@ class Topology:
         networked = [volume.name for volume in self.volumes if volume.networked]
         if len(networked) > 1:
             raise BadConfig(f"a topology has one network volume, not {' and '.join(networked)}")
+
+    @property
+    def foreign(self) -> bool:
+        """The nodes are not laila's."""
+        return self.theirs or self.client is not None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -345,8 +369,8 @@ def from_toml(text: str, *, source: str = "topology") -> Topology:
     `dead_after`.
 
     A node without `peers` dials all others; without `pools` it has the default ones (a list of
-    `{name, kind, path}`); `replicas` (`{name, path}`) are those that it serves. A stranger may be left out. Raises
-    BadConfig naming the table and key.
+    `{name, kind, path}`); `replicas` (`{name, path}`) are those that it serves. A stranger may be left out, and with
+    `compose` or `attach` the nodes too: then they are all services. Raises BadConfig naming the table and key.
     """
     try:
         return from_dict(tomllib.loads(text), source=source)
@@ -356,6 +380,10 @@ def from_toml(text: str, *, source: str = "topology") -> Topology:
 
 def from_dict(table: Mapping[str, Any], *, source: str = "topology") -> Topology:
     """The same from parsed tables; `from_dict(t.to_dict()) == t`, also after a trip through JSON."""
+    if any(table.get(key) for key in ("compose", "attach", "client")):
+        from laila.lab.drivers import compose_file  # which asks compose for the services
+
+        table = compose_file.completed(table, Path(source).parent)
     tables = table.get("nodes")
     if not isinstance(tables, list | tuple):
         raise BadConfig(f"{source}: it needs [[nodes]] tables, each with a name")
@@ -368,7 +396,7 @@ def from_dict(table: Mapping[str, Any], *, source: str = "topology") -> Topology
     fields["stranger"] = _node({"name": "stranger", "secret": "stranger", **stranger}, names, source)
     fields["volumes"] = tuple(_build(VolumeSpec, item, source, "nodes") for item in table.get("volumes", []))
     if isinstance(fields.get("client"), dict):
-        fields["client"] = _build(ClientSpec, fields["client"], source, "argv", "workloads")
+        fields["client"] = _build(ClientSpec, fields["client"], source, "argv", "workloads", "files")
     fields["resources"] = _build(Resources, table.get("resources", {}), source)
     return _build(Topology, fields, source)
 

@@ -5,11 +5,13 @@ All of it comes from the facts that the steps left and from the history; the pag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from laila.lab import lock_lanes
-from laila.lab.history import History
+from laila.lab.checkers.operations import OK, UNKNOWN, Op
+from laila.lab.history import Invoked, Told
 
 WORK = ("hold", "write", "read", "addition", "listing", "load", "create")
 """Operations on the volume, as lanes of nodes count them."""
@@ -20,7 +22,7 @@ Facts = Mapping[str, Any]
 Tile = dict[str, Any]
 
 
-def data(facts: Facts, history: History) -> dict[str, Any]:
+def data(facts: Facts, history: Told) -> dict[str, Any]:
     """For the page; empty where the nodes share no volume."""
     if "volume" not in facts and "hold" not in history.records:
         return {}
@@ -31,16 +33,47 @@ def data(facts: Facts, history: History) -> dict[str, Any]:
     }
 
 
-def done(history: History) -> list[dict[str, Any]]:
-    """What the judges' records say was done, as operations of a node."""
-    found = []
-    for what, records in history.records.items():
-        for record in records:
-            ended = record.get("gave") or record.get("ended")
-            if what in WORK and ended is not None:
-                place = {"op": what, "at": record["node"], "end": ended[1], "phase": record["phase"]}
-                found.append({**place, "outcome": "ok"})
-    return found
+def done(told: Told) -> list[Invoked]:
+    """What the judges' records say was done, as operations of clients; the phase stands for the workload."""
+    return [
+        (record["phase"], make(record))
+        for what, make in _MAKERS.items()
+        for record in told.records.get(what, ())
+    ]
+
+
+def _hold(record: Mapping[str, Any]) -> Op:
+    what = "hold, then killed" if record.get("killed") else "hold, shared" if record.get("shared") else "hold"
+    times = (record["got"][0], record["gave"][1])
+    return Op(record["client"], record["node"], what, "lock", None, f"token {record['token']}", *times)
+
+
+def _version(record: Mapping[str, Any]) -> Op:
+    number = record["sequence"]
+    return _op(record, record.get("how", "create"), None, None if number is None else f"version {number}")
+
+
+def _addition(record: Mapping[str, Any]) -> Op:
+    return _op(record, "register", record["member"], None)
+
+
+def _listing(record: Mapping[str, Any]) -> Op:
+    return _op(record, "list", None, f"{len(record['members'])} members")
+
+
+def _op(record: Mapping[str, Any], op: str, value: Any, result: Any) -> Op:
+    known = record["ended"] is not None
+    end, outcome = (record["ended"][1], OK) if known else (math.inf, UNKNOWN)
+    return Op(record["client"], record["node"], op, "", value, result, record["began"][0], end, outcome)
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Op]] = {
+    "hold": _hold,
+    "write": _version,
+    "read": _version,
+    "addition": _addition,
+    "listing": _listing,
+}
 
 
 def tiles(facts: Facts) -> list[Tile]:

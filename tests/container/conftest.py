@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))  # the conformance suite and what supports it
 
+from laila.lab.drivers import agents
 from laila.lab.drivers import engine as docker_engine
 from laila.lab.topology import replicated
 
@@ -39,6 +40,13 @@ def volumes_image(engine: Any) -> str:
     image = replicated().volumes_image
     _need(image)
     return image
+
+
+@pytest.fixture(scope="session")
+def faults_image(engine: Any) -> str:
+    """The name of the image for side containers of fault agents, which the engine has."""
+    _need(agents.IMAGE)
+    return agents.IMAGE
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ def test_the_main_job_passes_and_leaves_its_folder_and_nothing_else(tmp_path: Pa
     assert processes_of(result.run_id) == []
     files = {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
     logs = {f"logs/{name}.log" for name in ("node1", "node2", "node3", "stranger")}
-    assert files == {"report.html", "history.jsonl", "result.json", "environment.json", *logs}
+    assert files == {"report.html", "junit.xml", "history.jsonl", "result.json", "environment.json", *logs}
     assert json.loads(folder.result.read_text())["verdict"] == "ok"
     records = [json.loads(line) for line in folder.history.read_text().splitlines()]
     assert {"op", "link", "lost", "healed", "kill", "refused", "up"} <= {record["what"] for record in records}
@@ -66,16 +66,22 @@ def test_what_is_checked_goes_by_what_the_nodes_share() -> None:
     volume = [step.key for step in ON_THE_VOLUME]
     peering = ["memory", "stranger", "crash", "durable"]
     replicas = ["registers", "converge", "promises", "hurt"]
+    tried = [f"judge-{name}" for name in ("peering", "sessions", "register", "set", "convergence")]
+    on_a_volume = [
+        f"judge-{name}" for name in ("peering", "sessions", "register", "cas", "lock", "registrations")
+    ]
     assert [step.key for step in job(replicated())] == [
         "start",
         "links",
         "lists",
         *peering,
         *replicas,
+        "trial",
+        *tried,
         "inside",
     ]
     assert [step.key for step in job(replicated(2))] == ["start", "links", "lists", *peering, "inside"]
-    assert keys["docker"] == ["start", "links", "lists", *volume, *peering, "inside"]
+    assert keys["docker"] == ["start", "links", "lists", *volume, *peering, "trial", *on_a_volume, "inside"]
     assert keys["glusterfs"] == ["start", "links", "lists", *volume, "inside"]
 
 
@@ -225,7 +231,7 @@ def test_a_lab_that_stays_is_served_by_other_commands() -> None:
 def test_keep_leaves_the_nodes_until_they_are_taken_down(tmp_path: Path) -> None:
     result, _ = run_check(replicated(2), "process", tmp_path, keep=True, steps=only("lists"))
     assert result.verdict is Verdict.OK
-    assert len(processes_of(result.run_id)) == 2
+    assert len(processes_of(result.run_id)) == 3, "two nodes, and the program that carries their links"
     standing.down(registry.load(result.run_id))
     assert processes_of(result.run_id) == []
 

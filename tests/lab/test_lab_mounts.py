@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +47,37 @@ def test_a_small_volume_is_full_soon_and_a_read_only_one_takes_nothing(below: Pa
     assert mounts.undo(below) == [], "twice is once"
     assert list((below / "again").iterdir()) == []
     assert (below / "shared" / "file").exists()
+
+
+def test_a_directory_becomes_read_only_though_it_is_written_to_all_the_time(below: Path) -> None:
+    below.mkdir()
+    if why := mounts.hindrance():
+        pytest.skip(f"this user may not mount: {why}")
+    stop, failed = threading.Event(), Counter[int]()
+
+    def write() -> None:
+        while not stop.is_set():
+            try:
+                (below / "file").write_bytes(b"x")
+            except OSError as error:
+                failed[error.errno or 0] += 1
+
+    writers = [threading.Thread(target=write) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(5):
+            assert mounts.read_only(below, below) == ""
+            with pytest.raises(OSError, match="[Rr]ead-only"):
+                (below / "file").write_bytes(b"x")
+            mounts.uncover(below, 0)
+            (below / "file").write_bytes(b"y")
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert set(failed) <= {errno.EROFS}
+    assert [path.name for path in below.parent.iterdir()] == [below.name]
 
 
 def test_whoever_may_not_mount_gets_directories_and_the_reason(

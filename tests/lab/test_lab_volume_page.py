@@ -83,9 +83,9 @@ def test_panels_are_made_from_the_history(tmp_path: Path) -> None:
     (panel,) = lock_lanes.panels(history.records["hold"])
     assert (panel["title"], panel["overlaps"]) == (lock_lanes.TITLES["passing"], 1)
     done = volume_page.done(history)
-    assert [(item["op"], item["at"], item["end"]) for item in done][:2] == [
-        ("hold", "a", 1.2),
-        ("hold", "b", 1.4),
+    assert [(phase, op.op, op.node, op.end) for phase, op in done][:2] == [
+        ("passing", "hold", "a", 1.2),
+        ("passing", "hold, shared", "b", 1.4),
     ]
 
 

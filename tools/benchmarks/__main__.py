@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import artifact_group, environments, lock_group, peer_group, replica_group
+from . import artifact_group, checker_group, environments, lock_group, peer_group, replica_group
 from .bars import Verdict, judge
 from .group import Group, Plan
 from .replica_contender import DIFFERING
@@ -25,7 +25,8 @@ from .run import run
 from .table import describe, report
 
 GROUPS: dict[str, Group] = {
-    module.GROUP.name: module.GROUP for module in (peer_group, artifact_group, lock_group, replica_group)
+    module.GROUP.name: module.GROUP
+    for module in (peer_group, artifact_group, lock_group, replica_group, checker_group)
 }
 CONTENDER_NAMES = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group.contenders))
 WORK_NAMES = tuple(work for group in GROUPS.values() for work in group.works)

@@ -1,7 +1,7 @@
 """A group is a set of contenders that do the same works: what to run, in which order, how to print and to judge it.
 
-Groups share nothing but the harness: `peer_group`, `artifact_group`, `lock_group` and `replica_group` each hold one as
-data.
+Groups share nothing but the harness: `peer_group`, `artifact_group`, `lock_group`, `replica_group` and `checker_group`
+each hold one as data.
 """
 
 from __future__ import annotations

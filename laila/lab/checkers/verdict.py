@@ -50,6 +50,8 @@ class Judgement:
     """How many contradictions were met."""
     reason: str = ""
     """Why nothing could be decided."""
+    workload: str = ""
+    """Whose operations were judged."""
 
     def __str__(self) -> str:
         said = self.reason if self.why is None else f"{self.why.kind}: {self.why.text}"
@@ -57,6 +59,7 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         return {
+            "workload": self.workload,
             "check": self.check,
             "name": self.name,
             "verdict": self.verdict.value,
@@ -65,6 +68,11 @@ class Judgement:
             "reason": self.reason,
             "why": None if self.why is None else self.why.to_dict(),
         }
+
+
+def nothing(check: str) -> Judgement:
+    """Of a history without an operation that this judge could judge."""
+    return Judgement(check, "", Verdict.UNKNOWN, 0, reason="nothing of it was asked")
 
 
 def worst(judgements: Iterable[Judgement]) -> Verdict:

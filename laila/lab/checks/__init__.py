@@ -24,6 +24,7 @@ from laila.lab.checks import (
     replica_damage,
     replica_promises,
     stranger,
+    trials,
     volume,
     writers,
 )
@@ -37,7 +38,8 @@ from laila.lab.checks.base import (
     Step,
     shared_by_all,
 )
-from laila.lab.checks.outfit import outfit
+from laila.lab.checks.outfit import for_faults, outfit
+from laila.lab.checks.trials import TrialOrder
 from laila.lab.topology import STORE, Topology
 
 READY: tuple[Step, ...] = (
@@ -82,15 +84,44 @@ def effort(topology: Topology) -> Effort:
     return NETWORKED if shared.networked else SHARED
 
 
-def job(topology: Topology) -> tuple[Step, ...]:
-    """What is checked of this topology."""
+def job(topology: Topology, trial: TrialOrder | None = None) -> tuple[Step, ...]:
+    """What is checked of this topology; with `trial`, and where the nodes are not laila's, a trial alone."""
+    if topology.foreign:
+        foreign = Step("start", "start nodes", links.start_foreign, vital=True)
+        return (foreign, *trials.steps(topology, trial or TrialOrder()))
+    if trial is not None:
+        return (*READY[:2], *trials.steps(topology, trial), *INSIDE)
     shared = shared_by_all(topology)
-    replicated = len(topology.nodes) >= registers.LEAST_NODES and all(
-        n.replica(STORE) for n in topology.nodes
-    )
     on_the_volume = ON_THE_VOLUME if shared is not None else ()
     peering = PEERING if shared is None or not shared.networked else ()
-    return (*READY, *on_the_volume, *peering, *(ON_REPLICAS if replicated else ()), *INSIDE)
+    on_replicas = ON_REPLICAS if _replicated(topology) else ()
+    besides = usual_trial(topology)
+    tried = () if besides is None else trials.steps(topology, besides)
+    return (*READY, *on_the_volume, *peering, *on_replicas, *tried, *INSIDE)
 
 
-__all__ = ["MAIN_JOB", "CannotHere", "CheckFailed", "Effort", "Stage", "Step", "effort", "job", "outfit"]
+def usual_trial(topology: Topology) -> TrialOrder | None:
+    """The trial that is part of the standard check; None on a network volume, and for nodes that share nothing."""
+    shared = shared_by_all(topology)
+    if shared is not None:
+        return None if shared.networked else TrialOrder(usual=trials.ON_A_VOLUME)
+    return TrialOrder(usual=trials.BESIDES) if _replicated(topology) else None
+
+
+def _replicated(topology: Topology) -> bool:
+    return len(topology.nodes) >= registers.LEAST_NODES and all(n.replica(STORE) for n in topology.nodes)
+
+
+__all__ = [
+    "MAIN_JOB",
+    "CannotHere",
+    "CheckFailed",
+    "Effort",
+    "Stage",
+    "Step",
+    "effort",
+    "for_faults",
+    "job",
+    "outfit",
+    "usual_trial",
+]

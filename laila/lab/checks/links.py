@@ -22,6 +22,16 @@ def start(stage: Stage) -> str:
     return f"{len(stage.names)} nodes, each with a client beside it"
 
 
+def start_foreign(stage: Stage) -> str:
+    """Nodes that are not laila's: they run, and their driver says that they are ready."""
+    for name in stage.names:
+        stage.driver.start(name)
+        stage.history.event("up", f"{name} started", node=name)
+    stage.tell("waiting for nodes to be ready")
+    stage.each(lambda name: stage.driver.wait_ready(name, stage.effort.ready_within), stage.names)
+    return f"{len(stage.names)} nodes are ready"
+
+
 def shake_hands(stage: Stage) -> str:
     links = stage.topology.directed_links()
 

@@ -31,7 +31,7 @@ def no_node_crashed_inside(stage: Stage) -> str:
 
 def complaint(stage: Stage, node: str, peer: str) -> str:
     """What the node said last of why it cannot link with the peer, as the end of a sentence; empty when nothing."""
-    door = stage.driver.door(peer)
+    door = stage.driver.door(peer, seen_from=node)
     for line in reversed(stage.driver.logs(node).decode("utf-8", "replace").splitlines()):
         try:
             said = json.loads(line)

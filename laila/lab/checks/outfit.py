@@ -1,12 +1,14 @@
-"""What a check adds to a topology whose nodes share a volume: a small one to fill, and a mount that nobody may write.
+"""What a check adds to a topology: to a shared volume a small one to fill, and a mount that nobody may write; to nodes
+disks of their own and clocks that can be shifted, where faults need them.
 
-They serve the check alone, so the topology that people run, and the compose files that are equal to it, stay as they
-are.
+All that serves the check alone, so the topology that people run, and the compose files that are equal to it, stay as
+they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from laila.lab.checks.base import shared_by_all
 from laila.lab.topology import Topology, VolumeSpec
@@ -14,6 +16,21 @@ from laila.lab.topology import Topology, VolumeSpec
 SMALL = "check-small"
 SMALL_MIB = 8
 READ_ONLY = "check-read-only"
+
+
+STATE_MIB = 512
+"""The size of a node's own disk, where faults need it to have one."""
+NEED_DISK = frozenset({"disk-full", "power-loss", "slow-fsync"})
+NEED_CLOCKS = frozenset({"clock"})
+
+
+def for_faults(topology: Topology, kinds: Collection[str]) -> Topology:
+    """The same, with what these kinds of faults need of the nodes from their start."""
+    if not topology.state_mib and NEED_DISK & set(kinds):
+        topology = dataclasses.replace(topology, state_mib=STATE_MIB)
+    if NEED_CLOCKS & set(kinds):
+        topology = dataclasses.replace(topology, clocks=True)
+    return topology
 
 
 def outfit(topology: Topology) -> Topology:

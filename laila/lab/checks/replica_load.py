@@ -194,7 +194,7 @@ def hand(stage: Stage, node: str, number: int) -> Worker:
     worker = stage.crew.home(node, number)
     if not worker.joined:
         doors = {
-            name: stage.driver.inside(name).peer if name == node else stage.driver.door(name)
+            name: stage.driver.inside(name).peer if name == node else stage.driver.door(name, seen_from=node)
             for name in stage.names
         }
         words = {"nodes": doors, "replicas": places(stage), "patience": stage.effort.replica_timeout}

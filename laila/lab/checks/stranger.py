@@ -74,7 +74,7 @@ def _knock(stage: Stage, name: str) -> None:
     """With the stranger's secret, from the stranger's place, at each door; it must be told why."""
     wrong = []
     for node in stage.names:
-        argv = client_argv(stage.driver, name, 0.0, connect=stage.driver.door(node))
+        argv = client_argv(stage.driver, name, 0.0, connect=stage.driver.door(node, seen_from=name))
         try:
             left = stage.driver.exec(name, argv, timeout=20)
         except DeadlineExceeded as error:

@@ -1,6 +1,7 @@
 """Drivers by name, and the choice between them.
 
-`auto` takes containers where an engine answers and has the node image, else plain processes, and says why.
+`auto` takes what the topology asks for: compose for one that names a compose file, ssh for one that names machines. Of
+any other, containers where an engine answers and has the node image, else plain processes. It says why.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from laila.lab.topology import Topology
 DRIVERS: Mapping[str, str] = {
     "docker": "containers, by a Docker engine",
     "process": "plain processes on this machine",
+    "compose": "services of a compose project, ours or yours",
+    "ssh": "machines that are reached by SSH",
+}
+_NO_NETWORK_VOLUMES = {
+    "compose": "its nodes are what the compose file says",
+    "process": "its nodes share this machine's files",
+    "ssh": "its nodes run on machines as they are",
 }
 
 
@@ -33,6 +41,12 @@ def choose(wanted: str, topology: Topology) -> Choice:
     """
     if wanted not in ("auto", *DRIVERS):
         raise BadConfig(f"unknown driver {wanted!r}; there are auto, {', '.join(DRIVERS)}")
+    if needed := _needed(topology):
+        if wanted not in ("auto", needed[0]):
+            raise BadConfig(f"{needed[1]}: take --driver {needed[0]}, not {wanted}")
+        return _checked(needed[0], topology, "asked for" if wanted == needed[0] else needed[1])
+    if wanted in ("compose", "ssh"):
+        return _checked(wanted, topology, "asked for")
     if wanted == "process":
         _require_volumes("process", topology)
         return Choice("process", "asked for")
@@ -45,6 +59,37 @@ def choose(wanted: str, topology: Topology) -> Choice:
     if wanted == "docker" or _without_volumes("process", topology):
         raise LabError(f"the docker driver cannot work here: {hindrance}")
     return Choice("process", f"no containers: {hindrance}")
+
+
+def _needed(topology: Topology) -> tuple[str, str] | None:
+    """The one driver that can take this topology, and why; None when several can."""
+    if topology.compose or topology.attach:
+        return "compose", f"the topology {topology.name!r} is made of the services of a compose project"
+    if topology.foreign:
+        raise BadConfig(
+            f"the nodes of the topology {topology.name!r} are not laila's: "
+            'say where they come from with `compose = "FILE"`'
+        )
+    if any(node.host is not None for node in topology.nodes):
+        return "ssh", f"the topology {topology.name!r} names the machines of its nodes"
+    return None
+
+
+def _checked(name: str, topology: Topology, reason: str) -> Choice:
+    """Raises what keeps this driver from taking this topology here."""
+    _require_volumes(name, topology)
+    if name == "compose":
+        from laila.lab.drivers import compose, engine
+
+        compose.check(topology)
+        images = () if topology.compose or topology.attach else topology.images
+        if why := engine.hindrance(*images):
+            raise LabError(f"the compose driver cannot work here: {why}")
+    if name == "ssh":
+        from laila.lab.drivers.ssh import driver as ssh
+
+        ssh.check(topology)
+    return Choice(name, reason)
 
 
 def capabilities(name: str) -> Capabilities:
@@ -68,8 +113,8 @@ def _require_volumes(name: str, topology: Topology) -> None:
     if missing := _without_volumes(name, topology):
         others = [other for other in DRIVERS if not _without_volumes(other, topology)]
         raise BadConfig(
-            f"the {name} driver has no {' and no '.join(missing)} volume, because its nodes share this machine's "
-            f"files; use --driver {' or '.join(others)}"
+            f"the {name} driver has no {' and no '.join(missing)} volume, because {_NO_NETWORK_VOLUMES[name]}; "
+            f"use --driver {' or '.join(others)}"
         )
 
 
@@ -78,8 +123,21 @@ def _class(name: str) -> type[Driver]:
         from laila.lab.drivers.docker import DockerDriver
 
         return DockerDriver
+    if name == "compose":
+        from laila.lab.drivers.compose import ComposeDriver
+
+        return ComposeDriver
     if name == "process":
         from laila.lab.drivers.process import ProcessDriver
 
         return ProcessDriver
+    if name == "ssh":
+        from laila.lab.drivers.ssh.driver import SshDriver
+
+        return SshDriver
+    if name == "adopted":  # by Lab.adopt alone; here for the commands that come later
+        from laila.lab.drivers.adopted import AdoptedDriver
+
+        return AdoptedDriver
+    # Clusters of Kubernetes have their place here.
     raise BadConfig(f"unknown driver {name!r}; there are {', '.join(DRIVERS)}")

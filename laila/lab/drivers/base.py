@@ -13,11 +13,16 @@ import enum
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from laila.errors import BadConfig, DeadlineExceeded, LabError
 from laila.lab.registry import Run
 from laila.lab.topology import PLAIN, NodeSpec, Topology, VolumeSpec
+
+if TYPE_CHECKING:
+    from laila.lab.drivers.disks import Disks
+    from laila.lab.drivers.link_control import LinkControl
 
 PEER_PORT = 7400
 STATUS_PORT = 7480
@@ -110,6 +115,30 @@ class Output:
     stderr: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a node ended that does not run any more."""
+
+    code: int | None = None
+    """Its exit code, negative or 128+n for a signal; None when nobody knows."""
+    oom: bool = False
+    """The kernel killed it for want of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a running node and the programs beside it use, and may use; 0 for what is not limited."""
+
+    memory: int
+    """Bytes."""
+    pids: int
+    """Processes and threads."""
+    memory_limit: int = 0
+    swap_limit: int = 0
+    """Memory and swap together."""
+    pids_limit: int = 0
+
+
 class Channel(abc.ABC):
     """A program that runs beside a node and talks in lines. It must speak only when spoken to."""
 
@@ -142,6 +171,11 @@ class Driver(abc.ABC):
 
     # -- the run
 
+    @property
+    def guest(self) -> bool:
+        """What its nodes run on stays when the run is removed, so that a fault which could not be undone stays too."""
+        return False
+
     @abc.abstractmethod
     def prepare(self) -> None:
         """Make what the nodes share: secrets, volumes, a network. Nothing runs yet."""
@@ -163,6 +197,12 @@ class Driver(abc.ABC):
         """Start a node that is absent or has exited; its state stays. Returns when it runs, not when it is
         ready.
         """
+
+    def wait_ready(self, name: str, timeout: float = 60.0) -> None:
+        """Wait until a node that was started works, as far as a driver can tell (its health check, if it has one).
+        Raises LabError with its last words.
+        """
+        self.need(name, NodeState.RUNNING, "wait for")
 
     @abc.abstractmethod
     def stop(self, name: str, grace: float = 10.0) -> int:
@@ -213,7 +253,17 @@ class Driver(abc.ABC):
     def door(self, name: str, seen_from: str = "") -> str:
         """`host:port` at which the other nodes dial it; where each link has a way of its own, that of `seen_from`."""
 
+    def reach(self, name: str, port: int) -> str:
+        """`host:port` at which this machine reaches a port of the node."""
+        address = self.address(name)
+        own = {PEER_PORT: address.port, STATUS_PORT: address.status_port}  # a plain process has others
+        return f"{address.host}:{own.get(port, port)}"
+
     # -- for faults
+
+    def reached(self, name: str) -> bool:
+        """Whether what faults do to the node's packets and mounts is there: it goes with the node or its machine."""
+        return self.state(name) in (NodeState.RUNNING, NodeState.PAUSED)
 
     def lever(self, lever: Lever) -> str:
         """Why faults that need this cannot be done with this driver here, and what to do about it; empty: they can."""
@@ -223,11 +273,67 @@ class Driver(abc.ABC):
         """The addresses from which the node's packets come, as its peers see them. Raises BadConfig without PACKETS."""
         raise BadConfig(f"nodes of the {self.name} driver have no address of their own")
 
+    def lacks(self, feature: str) -> str:
+        """Why the fault agent cannot do one thing with packets here (a key of `laila.lab.faults.agent.FEATURES`); empty
+        when it can, or when that is known only when it is done.
+        """
+        return ""
+
+    @property
+    def links(self) -> LinkControl:
+        """What can be done to the links between nodes. Raises BadConfig without LINKS."""
+        raise BadConfig(f"the {self.name} driver carries no links of its nodes: {self.lever(Lever.LINKS)}")
+
+    @property
+    def disks(self) -> Disks:
+        """The disks that the nodes' state lies on. Raises LabError without DISK."""
+        raise LabError(f"the {self.name} driver has no disks of its nodes: {self.lever(Lever.DISK)}")
+
+    def outside(self, name: str) -> Path:
+        """The state directory of a node that lives, as this process sees it. Raises LabError where it does not."""
+        raise LabError(f"the files of {name} are not seen from outside it")
+
     def agent(self, name: str) -> Channel:
         """The fault agent (`laila.lab.faults.agent`) with root rights, in the node's namespaces. It undoes what it
         did when its input ends. Raises LabError without PACKETS and MOUNTS.
         """
         raise LabError(f"{name}: {self.lever(Lever.PACKETS)}")
+
+    def main_pid(self, name: str) -> int:
+        """The node's main process, as programs beside it see it."""
+        return 1  # what a container has
+
+    def ending(self, name: str) -> Ending:
+        """How a node that has exited did so, as far as the driver knows."""
+        return Ending()
+
+    def set_clock(self, name: str, shift: bytes) -> None:
+        """Put a shift of the wall clock (`clock_shift.Shift.pack()`) where the node's programs look for it, also those
+        that are started later. Raises LabError without CLOCK.
+        """
+        raise LabError(f"{name}: {self.lever(Lever.CLOCK)}")
+
+    def usage(self, name: str) -> Usage:
+        """Of a running node. Raises LabError without LIMITS."""
+        raise LabError(f"{name}: {self.lever(Lever.LIMITS)}")
+
+    def limit(
+        self, name: str, *, memory: int | None = None, swap: int | None = None, pids: int | None = None
+    ) -> None:
+        """Limit a node that runs or has exited, and the programs beside it, together: bytes, bytes with swap (as many
+        when not given), and processes with threads. 0 takes a limit away. Raises LabError without LIMITS.
+        """
+        raise LabError(f"{name}: {self.lever(Lever.LIMITS)}")
+
+    def unslowable(self) -> str:
+        """Why `slow_disk` cannot be done here, and what to do about it; empty when it can."""
+        return self.lever(Lever.DISK)
+
+    def slow_disk(self, name: str, rate: int) -> None:
+        """Let a living node, and programs beside it, write so many bytes a second to its own disk; 0 takes that away.
+        Raises LabError.
+        """
+        raise LabError(f"{name}: {self.unslowable()}")
 
     # -- beside a node
 

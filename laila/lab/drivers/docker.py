@@ -14,15 +14,22 @@ from __future__ import annotations
 
 import importlib
 import io
+import platform
 import secrets
 import tarfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+import laila.lab.drivers.cgroups as cgroups
+import laila.lab.drivers.clock_shift as clock_shift
+import laila.lab.drivers.container_limits as container_limits
+import laila.lab.drivers.disks as disks
 import laila.lab.drivers.network_volume as network_volume
 from laila.errors import BadConfig, LabError, LailaError
+from laila.lab.drivers.agents import ContainerAgents
 from laila.lab.drivers.base import (
     PEER_PORT,
     STATUS_PORT,
@@ -30,13 +37,16 @@ from laila.lab.drivers.base import (
     Capabilities,
     Channel,
     Driver,
+    Ending,
     Inside,
     Lever,
     NodeState,
     Output,
+    Usage,
     node_environment,
     wait_until,
 )
+from laila.lab.drivers.disks import Disks
 from laila.lab.drivers.engine import (
     CONTROLLER_LABEL,
     MODE_LABEL,
@@ -44,6 +54,7 @@ from laila.lab.drivers.engine import (
     RUN_LABEL,
     absent,
     connect,
+    elsewhere,
     short,
     tar_of,
 )
@@ -54,6 +65,8 @@ from laila.lab.topology import VOLUME_KINDS, Topology, VolumeSpec
 STATE_DIR = "/var/lib/laila"
 SECRETS_DIR = "/run/secrets"
 SECRET_FILE = f"{SECRETS_DIR}/laila_secret"
+CLOCKS_DIR = "/run/laila-clocks"
+"""The library that bends clocks, and for each node by how much."""
 NODE_UID = 10001
 _STATES = {"running": NodeState.RUNNING, "paused": NodeState.PAUSED, "created": NodeState.ABSENT}
 
@@ -91,10 +104,50 @@ class DockerDriver(Driver):
         ))  # fmt: skip
         for secret in sorted({node.secret for node in every}):
             self._make_secret(secret)
-        for node in every:
-            self._make_volume(f"state-{node.name}")
+        self._prepare_state([node.name for node in every])
         for spec in self.topology.volumes:
             self._prepare_volume(spec)
+        if self.topology.clocks:
+            self.note(clocks=self._prepare_clocks())
+
+    def _prepare_clocks(self) -> str:
+        """A volume with the library that bends clocks; why there is none."""
+        if not (why := self._no_clocks()):
+            library = tar_of(clock_shift.LIBRARY, clock_shift.library(), 0o755, 0)
+            self._fill(self._make_volume("clocks"), library)
+        return why
+
+    def _no_clocks(self) -> str:
+        """Why no library for these nodes can be made here; empty when one can."""
+        machine = self._engine.version().get("Arch")
+        if not (why := clock_shift.missing()) and machine != clock_shift.MACHINES[platform.machine()]:
+            why = f"the engine's machine is {machine}, and no library for it can be made here"
+        return why
+
+    def _prepare_state(self, names: Sequence[str]) -> None:
+        """A volume for each node's state. Of limited size it is a disk, or memory where there can be none."""
+        size = self.topology.state_mib
+        if not size:
+            for name in names:
+                self._make_volume(f"state-{name}")
+            return
+        why = self._elsewhere or disks.hindrance() or self.disks.make(names, NODE_UID, 0, 0o770)
+        memory = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size}m,uid={NODE_UID},gid=0,mode=0770"}
+        for name in names:
+            disk = {} if why else {"type": "ext4", "device": self.disks.attach(name), "o": disks.OPTIONS}
+            self._make_volume(f"state-{name}", disk or memory)
+        if why:
+            self._keep_mounted([self._name(f"state-{name}") for name in names])
+        self.note(disks={"kind": disks.TMPFS if why else disks.EXT4, "why": why})
+
+    def _keep_mounted(self, volumes: Sequence[str]) -> None:
+        """A container that holds volumes in memory while their nodes are down."""
+        keeper = self._asking("hold the nodes' state", lambda: self._engine.containers.create(
+            self.topology.image, entrypoint=["sleep", "infinity"], command=[], labels=self._labels(),
+            name=self._name("state.keeper"), network_mode="none", read_only=True, cap_drop=["ALL"],
+            volumes=[f"{volume}:/mnt/{number}:ro" for number, volume in enumerate(volumes)],
+        ))  # fmt: skip
+        self._asking("hold the nodes' state", keeper.start)
 
     def _prepare_volume(self, spec: VolumeSpec) -> None:
         if spec.read_only_of:
@@ -113,19 +166,21 @@ class DockerDriver(Driver):
             self._fill(self._make_volume("volume-key"), key)
 
     def remove(self) -> list[str]:
+        self.agents.end()
         for container in self._containers():
             self._quietly(partial(container.remove, force=True, v=True))
         for network in self._engine.networks.list(filters=self._mine()):
             self._quietly(network.remove)
         for volume in self._engine.volumes.list(filters=self._mine()):
             self._quietly(partial(volume.remove, force=True))
+        self.disks.remove()
         return self.remains()
 
     def remains(self) -> list[str]:
         found = [f"container {container.name}" for container in self._containers()]
         found += [f"network {network.name}" for network in self._engine.networks.list(filters=self._mine())]
         found += [f"volume {volume.name}" for volume in self._engine.volumes.list(filters=self._mine())]
-        return sorted(found)  # the engine lists in any order
+        return sorted(found + self.disks.remains() + self.agents.remains())  # the engine lists in any order
 
     # -- one node
 
@@ -133,7 +188,13 @@ class DockerDriver(Driver):
         if (state := self.state(name)) not in (NodeState.ABSENT, NodeState.EXITED):
             raise LabError(f"cannot start {name}: it is {state.value}")
         container = self._find(name) or self._asking(f"create {name}", lambda: self._create(name))
+        self._launch(name, container)
+
+    def _launch(self, name: str, container: Any) -> None:
         self._asking(f"start {name}", container.start)
+        if not self._on_its_disk(name):
+            again = "was this machine started anew? then make a new run"
+            raise LabError(f"the state of {name} does not lie on its disk; {again}")
 
     def stop(self, name: str, grace: float = 10.0) -> int:
         if self.state(name) is NodeState.PAUSED:
@@ -210,7 +271,108 @@ class DockerDriver(Driver):
     @property
     def _levers(self) -> dict[Lever, Callable[[], str]]:
         """Of each that this driver has: why it cannot be used on this machine."""
-        return {}
+        return {
+            Lever.CLOCK: lambda: clock_shift.lever(self),
+            Lever.DISK: self._missing_disks,
+            Lever.LIMITS: lambda: "",
+            Lever.PACKETS: lambda: self.agents.packets(),
+            Lever.MOUNTS: lambda: self.agents.mounts(),
+        }
+
+    def lacks(self, feature: str) -> str:
+        """See Driver.lacks."""
+        return self.agents.lacks(feature)
+
+    @cached_property
+    def agents(self) -> ContainerAgents:
+        """Of this run's nodes."""
+        return ContainerAgents(self._engine, self._labels, self._name, self.run.run_id)
+
+    def ips(self, name: str) -> tuple[str, ...]:
+        """On all its networks. Raises LabError while it has none."""
+        networks = self._container(name).attrs["NetworkSettings"]["Networks"].values()
+        found = [place.get(key) for place in networks for key in ("IPAddress", "GlobalIPv6Address")]
+        if not (known := tuple(address for address in found if address)):
+            raise LabError(f"{name} has no address: it does not run, or is on no network")
+        return known
+
+    def agent(self, name: str) -> Channel:
+        """See Driver.agent."""
+        if (state := self.state(name)) not in (NodeState.RUNNING, NodeState.PAUSED):
+            raise LabError(f"no fault agent for {name}: it is {state.value}")
+        container = self._container(name)
+        channel: Channel = self._asking(
+            f"start a fault agent for {name}", lambda: self.agents.open(name, container)
+        )
+        return channel
+
+    def _missing_disks(self) -> str:
+        known = not self.topology.state_mib or disks.FACT in self.run.facts
+        return ("" if known else self._elsewhere) or disks.missing(self)
+
+    def _on_its_disk(self, name: str) -> bool:
+        """Whether the engine mounted what it should, as far as there are disks and the node lives."""
+        if not self.topology.state_mib or self.lever(Lever.DISK) or self.state(name) is not NodeState.RUNNING:
+            return True
+        return self.disks.holds(name, self.outside(name))
+
+    @cached_property
+    def _elsewhere(self) -> str:
+        return elsewhere(self._engine)
+
+    @property
+    def disks(self) -> Disks:
+        """See Driver.disks."""
+        return Disks(self.run.path / "disks", self.topology.state_mib)
+
+    def outside(self, name: str) -> Path:
+        """See Driver.outside."""
+        self.node(name)
+        if why := self._elsewhere:
+            raise LabError(f"the files of {name} are not seen from here: {why}")
+        return Path(f"/proc/{self._pid(name)}/root{self.state_path(name)}")
+
+    def _pid(self, name: str) -> int:
+        """Of its main process, as this machine sees it. Raises LabError for a node that does not live."""
+        if not (pid := int(self._container(name).attrs["State"]["Pid"])):
+            raise LabError(f"{name} does not run, and is seen from outside only while it does")
+        return pid
+
+    def ending(self, name: str) -> Ending:
+        """See Driver.ending."""
+        self.need(name, NodeState.EXITED, "say what ended")
+        return container_limits.ending(self._container(name).attrs)
+
+    def set_clock(self, name: str, shift: bytes) -> None:
+        """See Driver.set_clock."""
+        if why := self.lever(Lever.CLOCK):
+            raise LabError(f"{name}: {why}")
+        container, archive = self._container(name), tar_of(name, shift, 0o644, 0)
+        self._asking(f"shift the clock of {name}", lambda: container.put_archive(CLOCKS_DIR, archive))
+
+    def usage(self, name: str) -> Usage:
+        """See Driver.usage."""
+        self.need(name, NodeState.RUNNING, "see what is used by")
+        ask = partial(container_limits.usage, self._engine.api, self._container(name).id)
+        found: Usage = self._asking(f"see what is used by {name}", ask)
+        return found
+
+    def limit(
+        self, name: str, *, memory: int | None = None, swap: int | None = None, pids: int | None = None
+    ) -> None:
+        """See Driver.limit."""
+        ask = partial(container_limits.limit, self._engine.api, self._container(name).id, memory, swap, pids)
+        self._asking(f"limit {name}", ask)
+
+    def unslowable(self) -> str:
+        """See Driver.unslowable."""
+        return self.lever(Lever.DISK) or cgroups.hindrance(cgroups.IO)
+
+    def slow_disk(self, name: str, rate: int) -> None:
+        """See Driver.slow_disk."""
+        if why := self.unslowable():
+            raise LabError(f"{name}: {why}")
+        cgroups.slow(self._pid(name), self.disks.number(name), rate)
 
     # -- beside a node
 
@@ -301,6 +463,8 @@ class DockerDriver(Driver):
             self._name(f"state-{name}"): {"bind": STATE_DIR, "mode": "rw"},
             self._name(f"secret-{spec.secret}"): {"bind": SECRETS_DIR, "mode": "ro"},
         }
+        if clock_shift.made(self.run):
+            volumes[self._name("clocks")] = {"bind": CLOCKS_DIR, "mode": "rw"}
         for volume in self.topology.volumes_of(name):
             if not volume.networked and not volume.read_only_of:
                 volumes[self._name(f"volume-{volume.name}")] = {"bind": volume.at, "mode": "rw"}
@@ -373,7 +537,13 @@ class DockerDriver(Driver):
             peers=[self.door(peer) for peer in spec.peers],
             places={**places, "state": STATE_DIR, "secret": SECRET_FILE},
         )
-        return settings | network_volume.settings(self.topology, name)
+        return settings | network_volume.settings(self.topology, name) | self._clock_settings(name)
+
+    def _clock_settings(self, name: str) -> dict[str, str]:
+        """Environment of programs whose clock can be shifted; empty where that cannot be."""
+        if not clock_shift.made(self.run):
+            return {}
+        return clock_shift.environment(f"{CLOCKS_DIR}/{clock_shift.LIBRARY}", f"{CLOCKS_DIR}/{name}")
 
     def _make_volume(self, what: str, options: dict[str, str] | None = None) -> str:
         """Its name. `options` are the engine's own for the file system of a volume."""
@@ -404,7 +574,7 @@ class DockerDriver(Driver):
         self.node(name)
         if path.startswith("/") or ".." in path.split("/"):
             raise LabError(f"{path!r} is not inside the state directory of {name}")
-        return f"{STATE_DIR}/{path}"
+        return f"{self.state_path(name)}/{path}"
 
     def _asking(self, doing: str, ask: Callable[[], Any], *, attempts: int = 1) -> Any:
         """Ask the engine; its refusals become LabError that says what it was asked to do."""

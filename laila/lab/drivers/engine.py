@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import platform
 import socket
 import tarfile
 import time
@@ -67,8 +68,31 @@ def hindrance(*images: str) -> str | None:
         client.close()
 
 
+def elsewhere(client: Any) -> str:
+    """Why the engine's containers are not processes of this machine, seen and mounted for by root here; empty when they
+    are.
+    """
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not host.startswith("unix://"):
+        return f"the engine is on another machine ({host})"
+    info = client.info()
+    if info.get("KernelVersion") != platform.release() or "Docker Desktop" in str(
+        info.get("OperatingSystem")
+    ):
+        return "the engine runs in a virtual machine of its own"
+    walls = [str(option) for option in info.get("SecurityOptions") or ()]
+    if any("name=rootless" in option or "name=userns" in option for option in walls):
+        return "the engine has users of its own (rootless, or userns-remap)"
+    return ""
+
+
 def absent(image: str) -> str:
-    tool = "tools/volumes-image" if image.startswith("laila-volumes") else "tools/node-image"
+    tools = {
+        "laila-volumes": "tools/volumes-image",
+        "laila-faults": "tools/faults-image",
+        "laila-sshd": "tools/sshd-image",
+    }
+    tool = tools.get(image.partition(":")[0], "tools/node-image")
     return f"the engine has no image {image}; build it with {tool}"
 
 

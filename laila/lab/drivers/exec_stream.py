@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from laila.errors import DeadlineExceeded, LabError
@@ -26,9 +26,19 @@ _KEPT_COMPLAINTS = 65536
 class _Stream:
     """One program's connection."""
 
-    def __init__(self, api: Any, container: str, argv: Sequence[str], *, stdin: bool, user: str) -> None:
+    def __init__(
+        self,
+        api: Any,
+        container: str,
+        argv: Sequence[str],
+        *,
+        stdin: bool,
+        user: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._api = api
-        made = api.exec_create(container, list(argv), stdin=stdin, stdout=True, stderr=True, user=user)
+        outputs = {"stdout": True, "stderr": True, "environment": dict(environment or {})}
+        made = api.exec_create(container, list(argv), stdin=stdin, user=user, **outputs)
         self.exec_id: str = made["Id"]
         self._raw: Any = api.exec_start(self.exec_id, socket=True)
         response = self._raw._response.raw
@@ -85,10 +95,20 @@ class _Stream:
 
 
 class ExecChannel(Channel):
-    """A conversation in lines. Without `user` the program is whom the container's own is."""
+    """A conversation in lines. Without `user` the program is whom the container's own is; `environment` is added to
+    the container's.
+    """
 
-    def __init__(self, api: Any, container: str, argv: Sequence[str], *, user: str = "") -> None:
-        self._stream = _Stream(api, container, argv, stdin=True, user=user)
+    def __init__(
+        self,
+        api: Any,
+        container: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._stream = _Stream(api, container, argv, stdin=True, user=user, environment=environment)
         self._complaints = b""
         self._ended = threading.Event()
 

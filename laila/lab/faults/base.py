@@ -51,8 +51,16 @@ class Scene:
     ready: Callable[[str], None] = lambda node: None
     left: Callable[[str], None] = lambda node: None
     tell: Callable[[str], None] = lambda text: None
+    holders: Callable[[], Mapping[str, tuple[str, int]]] = lambda: {}
+    """Client programs that are in a critical section now, by name: the node that each runs beside, and its pid there.
+    One is listed from the answer that let it in until just before it is asked to leave.
+    """
+    doomed: Callable[[str], None] = lambda client: None
+    """Called with the name of a client program before it is killed."""
     within: float = 30.0
     """Seconds that a proof may take."""
+    until: float = 0.0
+    """Seconds since the epoch until which faults go on without this process; 0: they end with it."""
     agents: dict[str, Any] = field(default_factory=dict)
     """Open fault agents by node: `laila.lab.faults.hands.hand(scene, node)` opens and reuses them."""
 
@@ -102,6 +110,8 @@ class Fault(abc.ABC):
     options: ClassVar[Mapping[str, Option]] = {}
     breaks_clients: ClassVar[bool] = False
     """Programs beside its nodes die of it."""
+    silences: ClassVar[bool] = False
+    """Programs beside its nodes do nothing while it lasts."""
 
     def __init__(self, scene: Scene, spec: FaultSpec) -> None:
         """Chooses its nodes. Raises BadConfig for nodes, groups or options that it cannot take."""
@@ -115,6 +125,11 @@ class Fault(abc.ABC):
     @abc.abstractmethod
     def hindrance(cls, driver: Driver) -> str:
         """Why it cannot be done with this driver on this machine, with what to do about it; empty when it can."""
+
+    @classmethod
+    def hindrance_of(cls, driver: Driver, spec: FaultSpec) -> str:
+        """The same of one spec, whose options may make a difference."""
+        return cls.hindrance(driver)
 
     @property
     @abc.abstractmethod

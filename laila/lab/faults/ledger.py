@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,20 @@ def open_entries(run: Run) -> list[Entry]:
     return found
 
 
-def heal_all(driver: Driver) -> list[str]:
-    """Undo everything that is in the ledger of this run, newest first. What could not be undone."""
+def end(driver: Driver) -> list[str]:
+    """Undo all that is broken and remove the run; what is left of either. What goes with its nodes needs no undoing."""
+    failed = heal_all(driver)
+    return [*(failed if driver.guest else ()), *driver.remove()]
+
+
+def heal_all(driver: Driver, ids: Sequence[str] | None = None) -> list[str]:
+    """Undo what is in the ledger of this run, newest first, all of it or these. What could not be undone."""
     from laila.lab.faults import KINDS
 
     left = []
     for entry in reversed(open_entries(driver.run)):
+        if ids is not None and entry.id not in ids:
+            continue
         try:
             KINDS[entry.kind].undo(driver, entry.facts)
         except (LailaError, OSError) as error:

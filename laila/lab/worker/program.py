@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from laila.errors import BadValue
-from laila.lab.client import DEFAULT_TIMEOUT, MAX_TIMEOUT, describe
+from laila.lab.client import describe
 from laila.lab.clocks import boot_id
+from laila.lab.lines import checked
 from laila.lab.worker import agents, artifacts, files, locking, replicas
 from laila.lab.worker.bench import Bench, Operation, Words
 
@@ -48,15 +48,7 @@ def answer(bench: Bench, request: Any) -> dict[str, Any]:
     began = time.monotonic()
     number = request.get("id") if isinstance(request, dict) else None
     try:
-        if not isinstance(request, dict) or request.get("op") not in OPERATIONS:
-            raise BadValue(f"a request is an object whose `op` is one of {', '.join(OPERATIONS)}")
-        timeout = request.get("timeout", DEFAULT_TIMEOUT)
-        if (
-            isinstance(timeout, bool)
-            or not isinstance(timeout, int | float)
-            or not 0 < timeout <= MAX_TIMEOUT
-        ):
-            raise BadValue(f"`timeout` must be above 0 and at most {MAX_TIMEOUT:g} seconds")
+        timeout = checked(request, OPERATIONS)
         told = {"ok": True, "result": OPERATIONS[request["op"]](bench, request, timeout)}
     except Exception as error:
         told = {"ok": False, "error": describe(error)}

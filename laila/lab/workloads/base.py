@@ -8,8 +8,9 @@ client program beside a node, one on this machine or a Python object takes the i
 from __future__ import annotations
 
 import abc
+import dataclasses
 import random
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ class Invocation:
     timeout: float = 0.0
     """Seconds; 0 is the run's own."""
     words: Mapping[str, Any] = field(default_factory=dict)
+    pause: float = 0.0
+    """Seconds to wait before it is asked: a pace, not a bound. Nobody's client is busy meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,19 @@ Script = Generator[Invocation, Op, None]
 
 
 class Workload(abc.ABC):
-    """`name` is what `--workloads` takes, `ops` the operations that a client must offer for it."""
+    """`name` is what `--workloads` takes, `ops` the operations that a client must offer for it.
+
+    A workload is a dataclass: its fields are its options, plain JSON values, kept with the history so that it is judged
+    again by the same.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     ops: ClassVar[tuple[str, ...]]
+    also: ClassVar[tuple[str, ...]] = ()
+    """Operations that it uses where the client offers them."""
+    offered: Collection[str] | None = None
+    """All that the client offers, once that is known; None: take it that it offers everything."""
 
     def opening(self, who: Who) -> Script:
         """Once, by one client, before the others begin: make what is needed. Nothing unless overridden."""
@@ -68,3 +79,19 @@ class Workload(abc.ABC):
     @abc.abstractmethod
     def judge(self, ops: Sequence[Op]) -> list[Judgement]:
         """Pure: the operations of this workload, in any order, and what they mean. One judgement for each name."""
+
+    def settings(self) -> dict[str, Any]:
+        """Its options as they are, for the history."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]  # every workload is a dataclass
+
+    def offers(self, *ops: str) -> bool:
+        """Whether the client can be asked for all of these."""
+        return self.offered is None or set(ops) <= set(self.offered)
+
+
+@dataclass
+class Keyed(Workload):
+    """A workload on names of its own."""
+
+    prefix: str = ""
+    """Stands before every name, so that runs on one system do not meet."""

@@ -1,0 +1,255 @@
+"""The steps of a trial: workloads on all nodes while faults strike in turns, and one verdict for each workload."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from laila.errors import DeadlineExceeded, LailaError
+from laila.lab import faults, workloads
+from laila.lab.checkers.verdict import Judgement, Verdict, worst
+from laila.lab.checks.base import CannotHere, Stage, Step
+from laila.lab.drivers.base import NodeState
+from laila.lab.faults import FaultSpec, Scene, Schedule
+from laila.lab.topology import Topology
+from laila.lab.trials.clients import Programs, chosen
+from laila.lab.trials.invoking import Invoker
+from laila.lab.trials.trial import Plan, Trial, summary
+from laila.lab.watch import name_missing
+from laila.lab.workloads.base import Who, Workload
+
+ALL = "all"
+USUAL = ("pause", "kill", "isolate", "one-way", "latency", "reset", "power-loss")
+"""What a trial does when nobody says what, as far as the driver can."""
+BESIDES = ("one-way", "latency", "reset", "power-loss")
+"""What the standard check of a replicated store does besides, because its other steps have done the rest."""
+ON_A_VOLUME = ("pause", "kill-holder", "clock")
+"""The same for the standard check of a shared volume."""
+FACT = "trial"
+NOTICING = 1.0
+"""Seconds that a node may take beyond the configured time to tell that a peer is gone."""
+LEAST_PEERING = 16.0
+"""Seconds that peering must be watched to say anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOrder:
+    """What a trial is asked to do. Nothing given: the usual faults that can be done, every workload once."""
+
+    workloads: tuple[str, ...] = ()
+    faults: str | None = None
+    """A schedule as `laila.lab.faults.schedule` takes it, or `all`, or `none`."""
+    seconds: float = 0.0
+    clients: int = 1
+    usual: tuple[str, ...] = USUAL
+    """The kinds that come when `faults` says nothing, as far as the driver can."""
+
+    def schedule(self) -> Schedule | None:
+        """None where the run chooses. Raises BadConfig for what is no schedule, or no fault."""
+        if self.faults is None or self.faults == ALL:
+            return None
+        turns = () if self.faults == "none" else faults.schedule(self.faults)
+        for spec in (spec for turn in turns for spec in turn):
+            faults.known(spec)
+        return turns
+
+    def kinds(self) -> frozenset[str]:
+        """The kinds of faults that may come."""
+        turns = self.schedule()
+        if turns is None:
+            return frozenset(faults.KINDS if self.faults == ALL else self.usual)
+        return frozenset(spec.kind for turn in turns for spec in turn)
+
+
+def steps(topology: Topology, order: TrialOrder) -> tuple[Step, ...]:
+    """One that plays the trial, one for each workload's verdict, one for what could not be done."""
+    subjects = chosen(topology, order.workloads)
+    titles = {name: workloads.WORKLOADS[name].summary for name in map(_known, subjects)}
+    judged = tuple(
+        Step(f"judge-{name}", f"{name}: {title}", verdict_of(name), always=True)
+        for name, title in titles.items()
+    )
+    play = Step("trial", "work while faults strike", lambda stage: _play(stage, order, subjects))
+    cannot = Step("cannot", "every fault that was asked for", _skipped, always=True)
+    return (play, *judged, cannot) if order.faults is not None else (play, *judged)
+
+
+def _known(name: str) -> str:
+    """Raises BadConfig for a workload that does not exist."""
+    workloads.make(name)
+    return name
+
+
+def _play(stage: Stage, order: TrialOrder, subjects: dict[str, str]) -> str:
+    programs = Programs(stage.driver, subjects, stage.effort.replica_timeout)
+    prefix = f"{stage.driver.run.run_id.rpartition('-')[2]}-"
+    made = tuple(made_for(stage.topology, name, prefix) for name in subjects)
+    try:
+        return play(stage, order, made, programs.start, programs.leave)
+    finally:
+        programs.close()
+
+
+def made_for(topology: Topology, name: str, prefix: str = "") -> Workload:
+    """The workload as it suits these nodes. `prefix` stands before every name, because a system may outlive a run."""
+    if name == "peering":
+        return workloads.make(name, **({} if topology.foreign else {"grace": topology.dead_after + NOTICING}))
+    return workloads.make(name, prefix=prefix)
+
+
+def play(
+    stage: Stage,
+    order: TrialOrder,
+    made: tuple[Workload, ...],
+    start: Callable[[Workload, Who], Invoker],
+    leave: Callable[[str], None] = lambda node: None,
+) -> str:
+    """Play a trial on nodes that run; what was done, in a sentence. `leave` is told of nodes that are going to die.
+
+    The facts of the stage have all that was seen, also when this raises what kept it from showing anything.
+    """
+    scene = _scene(stage)
+    turns = _turns(stage, scene, order)
+    scene.left = _all_of(scene.left, leave)
+    seed = stage.random.randrange(1 << 31)
+    least = LEAST_PEERING if any(one.name == "peering" for one in made) else 0.0
+    plan = Plan(made, turns, seed, max(order.seconds, least), order.clients, timeout=stage.effort.op_timeout)
+    trial = Trial(
+        plan,
+        scene,
+        stage.history,
+        start,
+        settled=lambda: _settled(stage),
+        alive=lambda node: node not in _away(stage) and stage.driver.state(node) is NodeState.RUNNING,
+    )
+    scene.holders = trial.holders
+    stage.facts[FACT] = trial.judgements
+    try:
+        trial.run()
+    finally:
+        found = trial.facts()
+        stage.facts |= {**found, "bites": [*stage.facts.get("bites", ()), *found["bites"]]}
+        for agent in scene.agents.values():
+            agent.close()
+    counts = stage.facts["trial_operations"].values()
+    total = sum(sum(one.values()) for one in counts)
+    open_ends = sum(one.get("unknown", 0) for one in counts)
+    done = f"{summary(trial.bites)}, each proven to bite and to heal" if trial.bites else "nothing was broken"
+    return (
+        f"{total} operations of {len(made)} workloads through {len(scene.names)} nodes, {open_ends} of them without an "
+        f"answer; {done}"
+    )
+
+
+def _all_of(*calls: Callable[[str], None]) -> Callable[[str], None]:
+    def all_of(node: str) -> None:
+        for call in calls:
+            call(node)
+
+    return all_of
+
+
+# -- the scene ----------------------------------------------------------------------------------------------
+
+
+def _away(stage: Stage) -> set[str]:
+    """Nodes that are about to be killed, or are not back."""
+    found: set[str] = stage.facts.setdefault("nodes away", set())
+    return found
+
+
+def _scene(stage: Stage) -> Scene:
+    def left(node: str) -> None:
+        _away(stage).add(node)
+        stage.history.event("kill", f"{node} is going to be ended", node=node)
+        stage.leave(node)
+
+    def ready(node: str) -> None:
+        stage.driver.wait_ready(node, stage.effort.ready_within)
+        stage.history.event("up", f"{node} started again on the same state", node=node)
+        if not stage.topology.foreign:
+            stage.watch.follow(stage.join(node))
+        _away(stage).discard(node)
+
+    chance = random.Random(stage.random.randrange(1 << 31))  # noqa: S311  repeatable on purpose
+    return Scene(stage.driver, stage.names, chance, ready, left, stage.tell, within=stage.effort.heal_within)
+
+
+def _settled(stage: Stage) -> None:
+    """Of laila's nodes: every directed link is up again."""
+    if stage.topology.foreign:
+        return
+    links = stage.topology.directed_links()
+    within = stage.effort.heal_within
+    try:
+        stage.watch.wait(
+            lambda: all(stage.watch.up(a, b) for a, b in links),
+            within,
+            lambda: name_missing(stage.watch, links),
+        )
+    except DeadlineExceeded:
+        down = [f"{a} does not see {b}" for a, b in links if not stage.watch.up(a, b)]
+        stage.fail(f"nothing is broken any more for {within:g} s, but not all links healed", down)
+
+
+def _turns(stage: Stage, scene: Scene, order: TrialOrder) -> Schedule:
+    """The schedule, without what cannot be done here; that is kept for the step which says so."""
+    asked = order.schedule()
+    skipped: dict[str, str] = {}
+    stage.facts["skipped_faults"] = skipped
+    if asked is None:
+        names = order.usual if order.faults is None else tuple(faults.KINDS)
+        can = []
+        for kind in names:
+            if hindrance := faults.KINDS[kind].hindrance(stage.driver):
+                if order.faults == ALL:
+                    skipped[kind] = hindrance
+            else:
+                can.append((FaultSpec(kind),))
+        scene.chance.shuffle(can)
+        return tuple(can)
+    turns = []
+    for turn in asked:
+        why = {str(spec): faults.KINDS[spec.kind].hindrance_of(stage.driver, spec) for spec in turn}
+        skipped |= {spec: hindrance for spec, hindrance in why.items() if hindrance}
+        if not any(why.values()):
+            turns.append(turn)
+    return tuple(turns)
+
+
+# -- verdicts -----------------------------------------------------------------------------------------------
+
+
+def verdict_of(workload: str) -> Callable[[Stage], str]:
+    def judged(stage: Stage) -> str:
+        found: Sequence[Judgement] = [one for one in stage.facts.get(FACT, ()) if one.workload == workload]
+        if not found:
+            raise Unjudged("nothing was judged")
+        verdict = worst(found)
+        if verdict is Verdict.ILLEGAL:
+            bad = [one for one in found if one.verdict is Verdict.ILLEGAL]
+            first = min(bad, key=lambda one: one.why.offender.end if one.why else 0.0)
+            kind = first.why.kind if first.why else "illegal"
+            stage.fail(
+                f"{sum(one.faults for one in bad)} contradictions in {len(bad)} of {len(found)} histories, "
+                f"first {kind}",
+                [str(one) for one in bad],
+            )
+        if verdict is Verdict.UNKNOWN:
+            raise Unjudged("; ".join(str(one) for one in found if one.verdict is Verdict.UNKNOWN)[:500])
+        names = ", ".join(dict.fromkeys(one.check for one in found))
+        return f"{sum(one.operations for one in found)} operations judged: {names}"
+
+    return judged
+
+
+class Unjudged(LailaError):
+    """Nothing could be decided."""
+
+
+def _skipped(stage: Stage) -> str:
+    skipped: dict[str, str] = stage.facts.get("skipped_faults", {})
+    if skipped:
+        raise CannotHere("; ".join(f"{spec}: {why}" for spec, why in skipped.items()))
+    return "all of them can be done here"

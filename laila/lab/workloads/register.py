@@ -1,0 +1,62 @@
+"""Many write and read the same few names: was every answer one that a single copy could have given?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laila.errors import BadConfig
+from laila.lab.checkers import atomic, integrity
+from laila.lab.checkers.operations import Op
+from laila.lab.checkers.verdict import Judgement
+from laila.lab.workloads.base import Invocation, Keyed, Script, Who
+
+
+@dataclass
+class Register(Keyed):
+    """Every value is written once, and carries its own checksum."""
+
+    keys: int = 4
+    """Few, so that they are contended for."""
+    ratio: float = 0.4
+    """Share of writes."""
+    size: int = 64
+    """Characters of a value at most, beside who wrote it and its checksum."""
+    pause: float = 0.01
+    """Seconds between a client's operations at most."""
+
+    name: ClassVar[str] = "register"
+    summary: ClassVar[str] = "reads and writes of a few names are linearizable, and no damaged value is read"
+    ops: ClassVar[tuple[str, ...]] = ("read", "write")
+
+    def __post_init__(self) -> None:
+        if self.keys < 1 or not 0 < self.ratio < 1 or self.size < 0 or self.pause < 0:
+            raise BadConfig(
+                "register needs keys of 1 or more, a ratio between 0 and 1, size and pause of 0 or more"
+            )
+
+    def script(self, who: Who, chance: random.Random) -> Script:
+        turn = 0
+        while True:
+            key = f"{self.prefix}register-{chance.randrange(self.keys)}"
+            pause = chance.uniform(0, self.pause)
+            if chance.random() < self.ratio:
+                turn += 1
+                value = integrity.sealed(unique(who, turn) + ":" + "x" * chance.randint(0, self.size))
+                yield Invocation("write", key, value, pause=pause)
+            else:
+                yield Invocation("read", key, pause=pause)
+
+    def closing(self, who: Who) -> Script:
+        for number in range(self.keys):
+            yield Invocation("read", f"{self.prefix}register-{number}")
+
+    def judge(self, ops: Sequence[Op]) -> list[Judgement]:
+        return [*atomic.judge_all(ops), integrity.judge(ops)]
+
+
+def unique(who: Who, turn: int) -> str:
+    """A text that no other client makes, and this one only once."""
+    return f"{who.name}.{who.incarnation}.{turn}"
