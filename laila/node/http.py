@@ -105,6 +105,7 @@ class HttpServer:
         self._running: dict[str, threading.Thread] = {}  # slow computations under way, by path
         self._finished: dict[str, Response] = {}
         self._paused_until = 0.0
+        self._refusing = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="laila-status", daemon=True)
         self._thread.start()
@@ -158,10 +159,13 @@ class HttpServer:
         except (BlockingIOError, ConnectionError, InterruptedError):
             return
         except OSError as error:  # out of descriptors: let others free some instead of spinning
-            log.warning("the status port cannot accept", extra={"reason": error.strerror})
+            if not self._refusing:  # five tries in a second, but one line
+                log.warning("the status port cannot accept", extra={"reason": error.strerror})
+            self._refusing = True
             self._selector.unregister(self._listener)
             self._paused_until = time.monotonic() + 0.2
             return
+        self._refusing = False
         if len(self._clients) >= self._limits.connections:
             self._drop(min(self._clients.values(), key=lambda c: (c.state == "waiting", c.since)))
         sock.setblocking(False)
@@ -262,7 +266,14 @@ class HttpServer:
                 target=self._compute, args=(path, route), name=f"laila-status{path}", daemon=True
             )
             self._running[path] = thread
-        thread.start()
+        try:
+            thread.start()
+        except (
+            RuntimeError
+        ) as error:  # the system has no thread to give now; it may have one for the next who asks
+            with self._lock:
+                del self._running[path]
+            self._answer(client, _text(503, f"{path} cannot be worked out now: {error}"))
 
     def _compute(self, path: str, route: Route) -> None:
         response = _guarded(path, route)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import threading
 import time
@@ -195,3 +197,40 @@ def test_close_frees_the_port_and_ends_the_threads(slow: Slow) -> None:
         server.close()
     assert not any(thread.name.startswith("laila-status") for thread in threading.enumerate())
     HttpServer(*server.address, {}).close()
+
+
+def test_a_system_without_threads_costs_an_answer_and_not_the_port(
+    server: HttpServer, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a limit of processes: starting a thread raises RuntimeError."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        status, body = ask(server, "/slow")
+    assert status == 503
+    assert b"can't start new thread" in body
+    slow.gate.set()
+    assert ask(server, "/slow")[0] == 200
+    assert ask(server)[0] == 200
+
+
+def test_a_port_that_cannot_accept_says_so_once(server: HttpServer, caplog: pytest.LogCaptureFixture) -> None:
+    """No file descriptor is left: it tries again and again, and goes on when there is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as sock, caplog.at_level("WARNING", logger="laila.node.http"):
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            sock.connect(server.address)
+            until(lambda: bool(caplog.records))
+            time.sleep(0.7)  # three tries more
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        sock.settimeout(5)
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+    assert [record.message for record in caplog.records] == ["the status port cannot accept"]
