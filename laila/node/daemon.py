@@ -186,13 +186,14 @@ class Node:
         from laila.replication.store import ReplicatedStore
 
         trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
+        state = self.config.state_dir
         return ReplicatedStore(
             [open_replica(config, trust, policy)],
             identity=policy.identity,
             trust=trust,
             secret=self._secrets.own,
             policy=policy,
-            state=self.config.state_dir,
+            state=None if state is None else state / "care",  # its own: what is believed, nobody else may write
             caring_for=(own,),
             found=False,
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Nodes, Running, laila
+from running import Nodes, Running, laila, until
 
-from laila.artifacts import Artifact, Signer, TrustSet
+from laila.artifacts import Artifact, Signer, TrustSet, create_maif
 from laila.errors import AccessDenied, BadConfig, StorageError
 from laila.macros.defaults import DefaultPolicy
 from laila.node.config import NodeConfig, load
@@ -20,6 +20,7 @@ from laila.node.replicas import ReplicaConfig, trust_of
 from laila.replication.copies import Copy
 from laila.replication.peer import PeerReplica
 from laila.replication.replica import Stamp
+from laila.replication.store import ReplicatedStore
 from laila.secret import new_secret
 from laila.transport.identity import Identity
 
@@ -170,3 +171,22 @@ def test_rules_bind_the_replica_and_others_are_not_served(nodes: Nodes, tmp_path
         with pytest.raises(StorageError, match=r"LAILA_REPLICAS.*replica/open, replica/store"):
             replica.stamp()
     assert node.stop() == 0
+
+
+def test_a_node_cares_for_its_replica_also_where_its_group_may_write_its_state(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    """As in the image, whose state directory belongs to a group so that any user may run it."""
+    node = nodes.node("n1")
+    node.state.mkdir()
+    node.state.chmod(0o770)
+    node.start(env={"LAILA_REPLICAS": f"store={node.state}/replica"}).ready()
+    with DefaultPolicy(name="client") as policy:
+        policy.communication.add_tcpip_peer("127.0.0.1", node.port, nodes.secret)
+        with ReplicatedStore(["laila://n1/store"], policy=policy, secret=nodes.secret) as store:
+            artifact = create_maif("client")
+            artifact.add_text("kept")
+            store.save("report", artifact)
+            until(lambda: any((node.state / "care").glob("replicas-*")), "its keeper to begin")
+    assert node.stop() == 0
+    assert "cannot care for it" not in node.log.read_text()
