@@ -186,14 +186,15 @@ class Node:
         from laila.replication.store import ReplicatedStore
 
         trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
-        state = self.config.state_dir
+        # A directory of its own: what lies there is believed, so nobody else may write there.
+        state = None if self.config.state_dir is None else self.config.state_dir / "care"
         return ReplicatedStore(
             [open_replica(config, trust, policy)],
             identity=policy.identity,
             trust=trust,
             secret=self._secrets.own,
             policy=policy,
-            state=None if state is None else state / "care",  # its own: what is believed, nobody else may write
+            state=state,
             caring_for=(own,),
             found=False,
         )
