@@ -71,9 +71,11 @@ def test_holds_and_tokens_agree_with_the_search_and_with_trying_every_order() ->
         (taken,) = tenures(ops).values()
         by_times = not (locks.overlaps(taken.tenures) or locks.unrisen(taken.tenures))
         by_search = locks.decide(locks.calls_of(taken, leased=False)).verdict is Verdict.OK
-        assert by_times == by_search, ops
+        if all(one.lasted for one in taken.tenures):
+            assert by_times == by_search, ops
+        assert by_times or not by_search, ops  # of who died at once the times say less than the search
         assert by_search == some_order(_as_calls(ops), ("", 0), of_lock), ops
-        right, wrong = right + by_times, wrong + (not by_times)
+        right, wrong = right + by_search, wrong + (not by_search)
     assert min(right, wrong) > 1000, "the histories are too much alike to show anything"
 
 
@@ -84,10 +86,10 @@ def _as_calls(ops: list[Op]) -> list[Op]:
     for op in ops:
         if op.op == "release" and op.outcome == UNKNOWN:
             got = next(one for one in ops if one.client == op.client and one.op == "acquire")
-            op = replace(op, start=got.end)
+            op = replace(op, start=got.start)
         found.append(op)
         if op.op == "acquire" and op.outcome == OK and op.client not in letting_go:
-            found.append(release(op.end, None, op.client))
+            found.append(release(op.start, None, op.client))
     return found
 
 

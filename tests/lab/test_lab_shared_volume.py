@@ -231,7 +231,7 @@ def test_what_this_machine_cannot_do_is_skipped_and_said_and_in_ci_no_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str, verdict: Verdict
 ) -> None:
     monkeypatch.setenv("CI", ci)
-    monkeypatch.setattr("laila.lab.drivers.mounts._mount", lambda *words: "must be superuser to use mount.")
+    monkeypatch.setattr("laila.lab.drivers.mounts.mount", lambda *words: "must be superuser to use mount.")
     result, _ = check_volume(tmp_path, on_the_volume(*NEED_ROOT))
     assert [states(result)[key] for key in NEED_ROOT] == ["skipped", "skipped"]
     assert result.verdict is verdict

@@ -164,9 +164,7 @@ def test_a_system_that_never_answers_shows_nothing(tmp_path: Path) -> None:
             time.sleep(0.6)
             raise TimeoutError("no answer")
 
-    with pytest.raises(
-        LabError, match=r"register could not begin|only \d+ operations of the workload register"
-    ):
+    with pytest.raises(LabError, match=r"before any fault"):
         play(tmp_path, Dead(), patience=1.5)
 
 

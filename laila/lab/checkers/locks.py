@@ -69,7 +69,7 @@ def overlaps(held: Sequence[Tenure]) -> list[Explanation]:
     """One for each that came into another's. A sweep: each is compared with whoever would have it longest."""
     found: list[Explanation] = []
     longest: Tenure | None = None
-    for one in sorted((one for one in held if one.sure), key=lambda one: (one.got, one.until)):
+    for one in sorted((one for one in held if one.lasted), key=lambda one: (one.got, one.until)):
         if longest is not None and one.got < longest.until:
             both = min(one.until, longest.until) - one.got
             text = f"{longest} and {one}, both for {both * 1000:.3f} ms"
@@ -96,7 +96,7 @@ def unrisen(held: Sequence[Tenure]) -> list[Explanation]:
             found[id(one)] = _unrisen(greatest[turn - 1], one)
     before: Tenure | None = None
     for one in given:
-        if one.sure:
+        if one.lasted:
             if before is not None and _number(one) <= _number(before):
                 found.setdefault(id(one), _unrisen(before, one))
             if before is None or _number(one) > _number(before):
@@ -131,7 +131,8 @@ def calls_of(taken: Taken, *, leased: bool) -> list[Unit]:
         if release is not None and release.outcome == OK and not leased:
             give = Call((_GIVE, number), release.start, release.end, release)
         else:
-            give = Call((_GIVE, number), one.until, math.inf, release or one.acquired)
+            since = one.until if one.lasted else one.acquired.start
+            give = Call((_GIVE, number), since, math.inf, release or one.acquired)
         units.append((take, give))
     for number, (asked, release) in enumerate(taken.doubtful, len(units)):
         take = Call((_TAKE, number, None), asked.start, math.inf, asked)

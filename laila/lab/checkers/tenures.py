@@ -40,6 +40,13 @@ class Tenure:
         return self.got <= self.until
 
     @property
+    def lasted(self) -> bool:
+        """Whether there is a time at which it had it without doubt. One that died then had it at some time since it
+        asked: its answer may have come late.
+        """
+        return self.got < self.until
+
+    @property
     def token(self) -> int | None:
         token = self.acquired.result
         return token if isinstance(token, int) else None
