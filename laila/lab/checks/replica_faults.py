@@ -15,7 +15,7 @@ from laila.lab.checks import revival
 from laila.lab.checks.base import Stage
 from laila.lab.checks.replica_load import ReplicaLoad
 from laila.lab.drivers.base import NodeState
-from laila.lab.watch import EVERY, name_missing
+from laila.lab.watch import EVERY
 
 _LOOKING = 2 * EVERY + 1.5
 """What seeing a loss takes beside the configured time: looks, and a busy machine."""
@@ -72,7 +72,7 @@ def bite(stage: Stage, load: ReplicaLoad, fault: Fault, node: str) -> Bite:
         healing = time.monotonic()
         fault.heal(stage, load, node)
     links = tuple(link for link in stage.topology.directed_links() if node in link)
-    _all_up(stage, node, links)
+    revival.all_up(stage, links, f"{node} is back")
     healed = time.monotonic()
     stage.history.event("heal", f"{node} is back", node=node, at=healed)
     _works_again(stage, load, node, healed)
@@ -93,19 +93,6 @@ def _enough(stage: Stage, load: ReplicaLoad, phase: str, nodes: list[str]) -> No
                 [errors] if errors else (),
             )
         time.sleep(0.05)
-
-
-def _all_up(stage: Stage, node: str, links: tuple[tuple[str, str], ...]) -> None:
-    within = stage.effort.heal_within
-    try:
-        stage.watch.wait(
-            lambda: all(stage.watch.up(a, b) for a, b in links),
-            within,
-            lambda: name_missing(stage.watch, links),
-        )
-    except DeadlineExceeded:
-        down = [f"{a} does not see {b}" for a, b in links if not stage.watch.up(a, b)]
-        stage.fail(f"{node} is back for {within:g} s, but not all links healed", down)
 
 
 def _works_again(stage: Stage, load: ReplicaLoad, node: str, since: float) -> None:

@@ -27,6 +27,12 @@ def revive(stage: Stage, node: str) -> float:
     stage.history.event("up", f"{node} started again on the same state", node=node, at=began)
     stage.watch.follow(stage.join(node))
     links = tuple(link for link in stage.topology.directed_links() if node in link)
+    all_up(stage, links, f"{node} is back")
+    return time.monotonic() - began
+
+
+def all_up(stage: Stage, links: tuple[tuple[str, str], ...], since: str) -> None:
+    """Wait until these directed links are up; the nodes' failure when they do not heal. `since`: what is so by now."""
     within = stage.effort.heal_within
     try:
         stage.watch.wait(
@@ -36,5 +42,4 @@ def revive(stage: Stage, node: str) -> float:
         )
     except DeadlineExceeded:
         down = [f"{a} does not see {b}" for a, b in links if not stage.watch.up(a, b)]
-        stage.fail(f"{node} is back for {within:g} s, but not all links healed", down)
-    return time.monotonic() - began
+        stage.fail(f"{since} for {within:g} s, but not all links healed", down)

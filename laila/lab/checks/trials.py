@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from laila.errors import DeadlineExceeded, LailaError
+from laila.errors import LailaError
 from laila.lab import faults, workloads
 from laila.lab.checkers.verdict import Judgement, Verdict, worst
+from laila.lab.checks import revival
 from laila.lab.checks.base import CannotHere, Stage, Step
 from laila.lab.drivers.base import NodeState
 from laila.lab.faults import FaultSpec, Scene, Schedule
@@ -16,7 +17,6 @@ from laila.lab.topology import Topology
 from laila.lab.trials.clients import Programs, chosen
 from laila.lab.trials.invoking import Invoker
 from laila.lab.trials.trial import Plan, Trial, summary
-from laila.lab.watch import name_missing
 from laila.lab.workloads.base import Who, Workload
 
 ALL = "all"
@@ -180,17 +180,7 @@ def _settled(stage: Stage) -> None:
     """Of laila's nodes: every directed link is up again."""
     if stage.topology.foreign:
         return
-    links = stage.topology.directed_links()
-    within = stage.effort.heal_within
-    try:
-        stage.watch.wait(
-            lambda: all(stage.watch.up(a, b) for a, b in links),
-            within,
-            lambda: name_missing(stage.watch, links),
-        )
-    except DeadlineExceeded:
-        down = [f"{a} does not see {b}" for a, b in links if not stage.watch.up(a, b)]
-        stage.fail(f"nothing is broken any more for {within:g} s, but not all links healed", down)
+    revival.all_up(stage, stage.topology.directed_links(), "nothing is broken any more")
 
 
 def _turns(stage: Stage, scene: Scene, order: TrialOrder) -> Schedule:
