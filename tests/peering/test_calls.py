@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import statistics
@@ -267,8 +268,14 @@ def test_answers_that_make_no_sense_are_not_believed(op: Op) -> None:
 
 def test_a_given_up_dial_leaves_no_peer() -> None:
     with node("b") as (b, at_b), DefaultPolicy(name="a", limits=FAST) as a:
+        for timeout in (1e-6, 0.0001, 0.0003, 0.0005, 0.001):  # at every stage of a handshake
+            with contextlib.suppress(DeadlineExceeded):
+                a.communication.remove_peer(
+                    a.communication.add_tcpip_peer("127.0.0.1", at_b.port, SECRET, timeout=timeout)
+                )
         with pytest.raises(DeadlineExceeded):
-            a.communication.add_tcpip_peer("127.0.0.1", at_b.port, SECRET, timeout=0.0005)
+            a.communication.add_tcpip_peer("127.0.0.1", at_b.port, SECRET, timeout=1e-6)
+        until(lambda: not b.peers)
         time.sleep(0.3)
         assert (dict(a.peers), dict(b.peers), a.communication.dialers) == ({}, {}, [])
         for _ in range(3):

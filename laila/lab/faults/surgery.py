@@ -50,7 +50,7 @@ print "$1/bad"
 _CUT = """
 cp -p "$1/good" "$1/bad" && truncate -s "$2" "$1/bad" && touch -r "$1/good" "$1/bad" && print "$1/bad"
 """
-_AGE = 'mv "$2" "$1/bad" && print "$1/bad"'
+_AGE = 'cp -p "$2" "$1/bad" && print "$1/bad"'
 _SWAP = """
 [ -f "$3" ] && [ -f "$1" ] || { echo gone; exit; }
 exec 3<>"$1" || exit 1
