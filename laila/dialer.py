@@ -69,7 +69,7 @@ class Dialer:
             self._timer.cancel()
         link = self.link
         if link is not None and link.state is not State.OPEN:
-            link.fail(Closed(f"{self.address}: dialing was given up"), "given-up")
+            link.refuse(Closed(f"{self.address}: dialing was given up"))
         first, self._first = self._first, None
         if first is not None:
             first.reject(Closed(f"{self.address}: this node was closed while it was dialing"))

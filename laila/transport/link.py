@@ -19,6 +19,7 @@ from ..codec import Buffer
 from ..errors import (
     AuthenticationFailed,
     Busy,
+    Closed,
     DeadlineExceeded,
     LailaError,
     LimitExceeded,
@@ -276,7 +277,7 @@ class Link:
         if isinstance(error, Unreachable):
             self.fail(Unreachable(f"{self.address} cannot be reached: {error.message}"), "unreachable")
         elif isinstance(error, LailaError):
-            self._refuse(error)
+            self.refuse(error)
         elif isinstance(error, ssl.SSLError) and not isinstance(error, _ENDS):
             reason, text = explain(error, self.address)
             self.fail(AuthenticationFailed(text), reason)
@@ -294,8 +295,8 @@ class Link:
         if entry is not None and not getattr(entry[0], "done", False):
             entry[0].failed(lost)
 
-    def _refuse(self, error: LailaError) -> None:
-        """The other side broke a rule or is not wanted: say why, then part."""
+    def refuse(self, error: LailaError) -> None:
+        """The other side broke a rule or is not wanted any more: say why, then part."""
         with self.lock:
             if self.state is not State.CLOSED and self.channel.established:
                 self.session.goodbye(type(error).__name__, error.message)
@@ -334,7 +335,7 @@ class Link:
                 self._accepted += event.size
                 self.channel.flush_locked()
         except ProtocolError as error:
-            self._refuse(error)
+            self.refuse(error)
             return False
         except (MemoryError, OSError) as error:
             self._turn_down(event, Busy(f"this node has no memory for {event.size} bytes now ({error})"))
@@ -343,7 +344,7 @@ class Link:
             for one in events:
                 self.handle(one)
         except LailaError as error:  # of this link; the caller may be reading another
-            self._refuse(error)
+            self.refuse(error)
         return True
 
     def _turn_down(self, event: wire.BodyOffered, error: LailaError) -> None:
@@ -367,7 +368,7 @@ class Link:
         error = goodbye_error(event, self.where())
         if self.state is State.HELLO:
             self.fail(error, event.code)
-        elif event.code in {"closing", "duplicate"}:
+        elif event.code in {"closing", "duplicate", Closed.__name__}:
             self.retired_as, self.retired_at = event.code, time.monotonic()
             self.error = error
             self.part_when_idle()

@@ -23,6 +23,7 @@ from laila.lab.checks import (
     registrations,
     replica_damage,
     replica_promises,
+    replica_reads,
     stranger,
     trials,
     volume,
@@ -66,6 +67,7 @@ ON_THE_VOLUME: tuple[Step, ...] = (
 )
 ON_REPLICAS: tuple[Step, ...] = (
     Step("registers", "replicas answer as one", registers.answers_are_linearizable),
+    Step("reads", "what was read once stays", replica_reads.what_was_read_stays),
     Step("converge", "replicas become equal", convergence.replicas_become_equal),
     Step("promises", "nothing acknowledged is missing", replica_promises.everything_is_there),
     Step("hurt", "damaged replicas are made good", replica_damage.is_found_and_repaired),

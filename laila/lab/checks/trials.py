@@ -22,8 +22,9 @@ from laila.lab.workloads.base import Who, Workload
 ALL = "all"
 USUAL = ("pause", "kill", "isolate", "one-way", "latency", "reset", "power-loss")
 """What a trial does when nobody says what, as far as the driver can."""
-BESIDES = ("one-way", "latency", "reset", "power-loss")
-"""What the standard check of a replicated store does besides, because its other steps have done the rest."""
+BESIDES = ("one-way", "latency", "reset", "power-loss", "slow-fsync@most")
+"""What the standard check of a replicated store does besides, because its other steps have done the rest: while most
+disks are slow, a version is on few replicas for long, and who reads it must not see an older one afterwards."""
 ON_A_VOLUME = ("pause", "kill-holder", "clock")
 """The same for the standard check of a shared volume."""
 FACT = "trial"
@@ -43,7 +44,7 @@ class TrialOrder:
     seconds: float = 0.0
     clients: int = 1
     usual: tuple[str, ...] = USUAL
-    """The kinds that come when `faults` says nothing, as far as the driver can."""
+    """The faults that come when `faults` says nothing, as far as the driver can."""
 
     def schedule(self) -> Schedule | None:
         """None where the run chooses. Raises BadConfig for what is no schedule, or no fault."""
@@ -58,7 +59,10 @@ class TrialOrder:
         """The kinds of faults that may come."""
         turns = self.schedule()
         if turns is None:
-            return frozenset(faults.KINDS if self.faults == ALL else self.usual)
+            usual = (
+                faults.KINDS if self.faults == ALL else (FaultSpec.parse(text).kind for text in self.usual)
+            )
+            return frozenset(usual)
         return frozenset(spec.kind for turn in turns for spec in turn)
 
 
@@ -189,14 +193,14 @@ def _turns(stage: Stage, scene: Scene, order: TrialOrder) -> Schedule:
     skipped: dict[str, str] = {}
     stage.facts["skipped_faults"] = skipped
     if asked is None:
-        names = order.usual if order.faults is None else tuple(faults.KINDS)
+        texts = order.usual if order.faults is None else tuple(faults.KINDS)
         can = []
-        for kind in names:
-            if hindrance := faults.KINDS[kind].hindrance(stage.driver):
+        for spec in map(FaultSpec.parse, texts):
+            if hindrance := faults.KINDS[spec.kind].hindrance(stage.driver):
                 if order.faults == ALL:
-                    skipped[kind] = hindrance
+                    skipped[spec.kind] = hindrance
             else:
-                can.append((FaultSpec(kind),))
+                can.append((spec,))
         scene.chance.shuffle(can)
         return tuple(can)
     turns = []

@@ -4,6 +4,7 @@ kill                          of a node that the seed chooses
 kill@node2                    of this one
 pause@node1.node3             of both
 pause@*                       of all
+slow-fsync@most               of more than half, which the seed chooses
 partition@node1/node2.node3   between these two groups
 latency:ms=200:jitter=50@node2
 kill,pause,partition          one after another
@@ -20,6 +21,7 @@ from laila.errors import BadConfig
 
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 ALL = "*"
+MOST = "most"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from laila.errors import BadConfig
 from laila.lab.drivers.base import Driver, NodeState
 from laila.lab.faults.base import Fault, Scene
-from laila.lab.faults.spec import ALL, FaultSpec
+from laila.lab.faults.spec import ALL, MOST, FaultSpec
 
 PATIENCE = 15.0
 """Seconds that a small program beside a node may take on a busy machine."""
 
 
 def chosen(scene: Scene, spec: FaultSpec) -> tuple[str, ...]:
-    """The nodes that are named, `*` for all, else one that the seed chooses. Raises BadConfig."""
+    """The nodes that are named, `*` for all, `most` for more than half; else one by the seed. Raises BadConfig."""
     if not spec.groups:
         return (scene.chance.choice(scene.names),)
     if len(spec.groups) > 1:
@@ -22,6 +22,8 @@ def chosen(scene: Scene, spec: FaultSpec) -> tuple[str, ...]:
     named = tuple(dict.fromkeys(spec.groups[0]))
     if named == (ALL,):
         return scene.names
+    if named == (MOST,) and MOST not in scene.names:
+        return tuple(sorted(scene.chance.sample(scene.names, len(scene.names) // 2 + 1)))
     if unknown := [name for name in named if name not in scene.names]:
         raise BadConfig(f"{spec}: there is no node {', '.join(unknown)}; there are {', '.join(scene.names)}")
     return named

@@ -8,6 +8,8 @@ it is repeated.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,6 +126,25 @@ def replica_save(bench: Bench, words: Words, timeout: float) -> dict[str, Any]:
     return {"sequence": artifact.sequence}
 
 
+def replica_save_and_die(bench: Bench, words: Words, timeout: float) -> dict[str, Any]:
+    """Save as a writer that dies of SIGKILL once the replica `at` (a place) has it, and before any other was asked.
+
+    It reaches into the register: nothing public stops halfway, and nothing should.
+    """
+    register, place = store_of(bench)._register, text(words, "at")
+    put = register._put
+
+    def put_and_die(view: Any, id: str, replica: Any, copy: Any) -> Any:
+        if place not in [member.where for member in view if member.id == id]:
+            time.sleep(timeout)
+            raise DeadlineExceeded("this writer was to be dead by now")
+        put(view, id, replica, copy)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    register._put = put_and_die  # type: ignore[method-assign]
+    return replica_save(bench, words, timeout)
+
+
 def replica_load(bench: Bench, words: Words, timeout: float) -> dict[str, Any]:
     """Load `name`: its value and number; value null when there is none."""
     try:
@@ -218,6 +239,7 @@ OPERATIONS = {
     for operation in (
         replica_open,
         replica_save,
+        replica_save_and_die,
         replica_load,
         replica_forget,
         replica_names,
