@@ -12,6 +12,7 @@ from importlib import util
 
 from laila.errors import LailaError
 from laila.lab import drivers, faults, registry
+from laila.lab.drivers.base import Driver
 from laila.lab.procid import ProcessId
 from laila.lab.topology import Topology, replicated
 
@@ -39,7 +40,8 @@ class Finding:
 
     about: str
     what: str
-    fine: bool
+    fine: bool | None
+    """None where that cannot be told."""
     detail: str = ""
     remedy: str = ""
 
@@ -78,28 +80,34 @@ def _tools() -> Iterator[Finding]:
 
 def _drivers(shape: Topology) -> Iterator[Finding]:
     for name, text in drivers.DRIVERS.items():
-        if name in NEEDS_HOSTS and not all(node.host for node in shape.nodes):
-            yield Finding("driver", name, True, f"{text}; ask again with a topology that names hosts")
-            continue
+        run = registry.Run(registry.new_run_id(), name, shape.to_dict(), "check", ProcessId.of(os.getpid()))
         try:
+            if name in NEEDS_HOSTS and not any(node.host for node in shape.nodes):
+                yield _without_hosts(name, text)
+                continue
             drivers.choose(name, shape)
+            driver = drivers.make(run, shape)
         except LailaError as error:
             yield Finding("driver", name, False, str(error))
             continue
         yield Finding("driver", name, True, text)
-        yield from _faults(name, shape)
+        yield from _faults(driver)
 
 
-def _faults(name: str, shape: Topology) -> Iterator[Finding]:
-    run = registry.Run(registry.new_run_id(), name, shape.to_dict(), "check", ProcessId.of(os.getpid()))
-    try:
-        driver = drivers.make(run, shape)
-    except LailaError as error:
-        yield Finding(name, "every fault", False, str(error))
-        return
+def _without_hosts(name: str, text: str) -> Finding:
+    """No machine is known, so nothing can be told of any. Raises LabError without the package that it needs."""
+    from laila.lab.drivers.ssh import connection
+
+    connection.library()
+    return Finding(
+        "driver", name, None, text, "ask again with a topology that names hosts: laila lab doctor mine.toml"
+    )
+
+
+def _faults(driver: Driver) -> Iterator[Finding]:
     try:
         for kind, fault in faults.KINDS.items():
             why = fault.hindrance(driver)
-            yield Finding(name, kind, not why, why or fault.summary, why)
+            yield Finding(driver.name, kind, not why, why or fault.summary, why)
     finally:
         driver.close()

@@ -36,8 +36,8 @@ def judge(records: Iterable[Mapping[str, Any] | None]) -> list[Judgement]:
     """
     by_phase: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record is not None and record.get("what") in JUDGED:
-            by_phase[str(record.get("phase", ""))][record["what"]].append(record)
+        if record is not None and (what := str(record.get("what"))) in JUDGED:
+            by_phase[str(record.get("phase", ""))][what].append(record)
     return [one for phase, kinds in by_phase.items() for judge in _JUDGES for one in judge(phase, kinds)]
 
 

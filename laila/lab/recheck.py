@@ -46,7 +46,11 @@ def recheck(folder: str | Path, *, write: bool = False) -> Rechecked:
     """Judge again. `write` puts the new judgements into the folder's report and junit.xml; result.json stays what the
     run said. Raises BadConfig for a folder that is none of a run.
     """
-    run = saved.read(folder, history=write)
+    with saved.trusting(folder):
+        return _recheck(saved.read(folder, history=write), write)
+
+
+def _recheck(run: saved.Saved, write: bool) -> Rechecked:
     records = saved.records(run.path, without=INVOKED)
     found = (*_workloads(run.path), *old_records.judge(records))
     found = tuple(map(_doubted, found)) if run.interrupted else found

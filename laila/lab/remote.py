@@ -21,6 +21,8 @@ from typing import Any
 from laila.errors import LabError
 from laila.lab.drivers.base import Channel, Driver
 
+BAD_ANSWER = "BadAnswer"
+"""The error of an answer that is none: its parts are not of the kinds that the protocol says."""
 MARGIN = 3.0
 """Seconds that an answer may be late before it counts as a hang: scheduling, and the way to the program and
 back.
@@ -111,17 +113,18 @@ class RemoteClient:
                 self._waiting.pop(number, None)
             late = f"no answer to {op} for {timeout + MARGIN:g} s, though it was bounded by {timeout:g} s"
             return Outcome(started, time.monotonic(), error="NoAnswer", message=late)
-        ended, clock = time.monotonic(), tuple(answer.get("clock") or ())
-        result, error = answer.get("result") or {}, answer.get("error") or {}
-        if not isinstance(result, dict) or not isinstance(error, dict):
+        ended, clock = time.monotonic(), answer.get("clock")
+        clock = tuple(clock) if isinstance(clock, list) else ()
+        done, result, error = answer.get("ok", False), answer.get("result") or {}, answer.get("error") or {}
+        if not isinstance(done, bool) or not isinstance(result, dict) or not isinstance(error, dict):
             said = json.dumps(answer)[:200]
-            return Outcome(started, ended, error="BadAnswer", message=f"not an answer to {op}: {said}")
-        if answer.get("ok"):
+            return Outcome(started, ended, error=BAD_ANSWER, message=f"not an answer to {op}: {said}")
+        if done:
             return Outcome(started, ended, result=result, clock=clock)
         return Outcome(
             started,
             ended,
-            error=str(error.get("code", "BadAnswer")),
+            error=str(error.get("code") or "an error without a code"),
             message=str(error.get("message", "")),
             executed=error.get("executed"),
             clock=clock,
@@ -158,7 +161,8 @@ class RemoteClient:
                 self._channel.send(json.dumps(request, separators=(",", ":")).encode("utf-8"))
             except LabError as error:
                 self._waiting.pop(number, None)
-                future.set_result(_gone(str(error)))
+                self._why_gone = str(error)
+                future.set_result(_gone(self._why_gone))
         return future
 
     def _read(self) -> None:
@@ -166,13 +170,14 @@ class RemoteClient:
         try:
             for line in self._channel.lines():
                 answer = json.loads(line)
-                if not isinstance(answer.get("id"), int | str | None):
-                    raise ValueError(f"its id is {answer['id']!r}")
+                number = answer.get("id")
+                if not isinstance(number, int | str | None) or isinstance(number, bool):
+                    raise ValueError(f"its id is {number!r}")
                 with self._lock:
-                    future = self._waiting.pop(answer.get("id"), None)
+                    future = self._waiting.pop(number, None)  # type: ignore[arg-type]  # what is no number waits for nothing
                 if future is not None:
                     future.set_result(answer)
-        except (LabError, ValueError, AttributeError) as error:
+        except (LabError, ValueError, AttributeError, RecursionError) as error:
             why = f"the program beside the node printed what is no answer: {error}"
         with self._lock:
             self._why_gone = why

@@ -31,6 +31,7 @@ from laila.lab.checks import (
     for_faults,
     job,
     outfit,
+    trials,
     usual_trial,
 )
 from laila.lab.checks.trials import TrialOrder
@@ -124,15 +125,20 @@ def register(topology: Topology, choice: Choice, mode: str) -> registry.Run:
 
 def check(order: Order, progress: Progress) -> tuple[Result, Folder]:
     """Run the steps and judge. Never leaves anything running unless `keep` asks for it."""
-    trial = order.trial or usual_trial(order.topology)
-    wanted = for_faults(
-        outfit(order.topology), trial.kinds() if trial is not None and not order.steps else ()
-    )
-    order = replace(order, topology=wanted, steps=order.steps or job(wanted, order.trial))
+    trial = None if order.steps else order.trial or usual_trial(order.topology)
+    wanted = for_faults(outfit(order.topology), () if trial is None else trial.kinds())
+    steps = order.steps or job(wanted, order.trial)
+    order = replace(order, topology=wanted, steps=steps, trial=trial)
     run = register(order.topology, order.choice, "check")
     try:
-        folder = Folder.make(order.out, run.run_id)
         driver = drivers.make(run, order.topology)
+        try:
+            if trial is not None:
+                trials.well_written(driver, trial)
+            folder = Folder.make(order.out, run.run_id)
+        except BaseException:
+            driver.close()
+            raise
     except BaseException:
         run.forget()
         raise
@@ -195,6 +201,8 @@ class _Work:
         self.environment = environment(self.driver, self.order.seed, self.order.command)
         self.folder.write_environment(self.environment)
         self.driver.prepare()
+        if self.order.trial is not None:
+            trials.foresee(stage, self.order.trial)
         return f"{self.driver.name} driver ({self.order.choice.reason}), run {self.driver.run.run_id}"
 
     def _one(self, step: Step, *, vital: bool) -> bool:

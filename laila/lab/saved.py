@@ -6,6 +6,7 @@ controller leaves that was killed. What can be told is told; the verdict is unkn
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -66,6 +67,22 @@ def read(folder: str | Path, *, history: bool = True) -> Saved:
     return Saved(path, result, told, environment, found is None, unreadable)
 
 
+@contextlib.contextmanager
+def trusting(folder: str | Path) -> Iterator[None]:
+    """What is done inside takes the files of a folder for what a run has written. Raises BadConfig where they are not,
+    or where one cannot be read or written.
+    """
+    try:
+        yield
+    except BadConfig:
+        raise
+    except OSError as error:
+        raise BadConfig(f"{error.filename or folder}: {error.strerror}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise BadConfig(f"the files in {folder} are not what a run writes: {said}") from error
+
+
 def records(folder: Path, *, without: str = "") -> Iterator[dict[str, Any] | None]:
     """Every line of its history, but for those of the kind `without`; None for what is no line. Raises BadConfig when
     there is no history.
@@ -80,7 +97,7 @@ def _parsed(batch: Sequence[str]) -> Iterator[dict[str, Any] | None]:
     """All lines in one go, which takes half the time; one by one where that does not work."""
     try:
         found = json.loads(f"[{','.join(batch)}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = []
     if len(found) != len(batch):
         found = [_line(line) for line in batch]
@@ -91,7 +108,7 @@ def _parsed(batch: Sequence[str]) -> Iterator[dict[str, Any] | None]:
 def _line(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -112,7 +129,7 @@ def _json(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadConfig(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise BadConfig(f"{path} is no JSON object")

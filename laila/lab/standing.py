@@ -140,11 +140,13 @@ class Collected:
     run_id: str
     driver: str
     left: tuple[str, ...]
+    healed: tuple[str, ...] = ()
+    """Faults that were undone on a lab that stays."""
 
 
 def collect(*, everything: bool = False) -> list[Collected]:
     """Remove runs whose controller is dead and that nobody meant to stay; with `everything`, all but those
-    being worked on.
+    being worked on. Of labs that stay, faults are undone whose controller is dead.
 
     Runs whose record is lost are found by the engine's labels. Another machine's runs on the same engine
     are left alone.
@@ -153,6 +155,8 @@ def collect(*, everything: bool = False) -> list[Collected]:
     for run in registry.runs():
         if run.abandoned or (everything and not (run.state == "working" and run.controller.alive)):
             done.append(_collect(run))
+        elif run.state == "standing" and (found := _mend(run)) is not None:
+            done.append(found)
     return done + _collect_unregistered(everything)
 
 
@@ -162,9 +166,29 @@ def _collect(run: registry.Run) -> Collected:
             left = ledger.end(driver)
     except LabError as error:
         left = [str(error)]
+    except Exception as error:  # a damaged record, or one of another version: the other runs go all the same
+        left = [f"what {run.path} says cannot be undone: {type(error).__name__}: {error}"]
     if not left:
         run.forget()
     return Collected(run.run_id, run.driver, tuple(left))
+
+
+def _mend(run: registry.Run) -> Collected | None:
+    """Undo the faults whose controller is dead; the lab stays. None when there are none."""
+    healed: tuple[str, ...] = ()
+    try:
+        orphans = ledger.orphans(run)
+        if not orphans:
+            return None
+        with attached(run) as driver:
+            left = ledger.heal_all(driver, [entry.id for entry in orphans])
+        open_ = {entry.id for entry in ledger.open_entries(run)}
+        healed = tuple(entry.spec for entry in orphans if entry.id not in open_)
+    except LabError as error:
+        left = [str(error)]
+    except Exception as error:  # as above
+        left = [f"what {run.path} says cannot be undone: {type(error).__name__}: {error}"]
+    return Collected(run.run_id, run.driver, tuple(left), healed)
 
 
 def _collect_unregistered(everything: bool) -> list[Collected]:

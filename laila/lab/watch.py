@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from laila.errors import DeadlineExceeded, LabError
+from laila.errors import DeadlineExceeded
 from laila.lab.history import History
 from laila.lab.remote import RemoteClient
 
@@ -131,9 +131,3 @@ class Watch:
 def name_missing(watch: Watch, links: tuple[tuple[str, str], ...]) -> str:
     """The links that are not up, as people read them."""
     return ", ".join(f"{a}→{b}" for a, b in links if not watch.up(a, b)) or "nothing"
-
-
-def need_up(watch: Watch, links: tuple[tuple[str, str], ...]) -> None:
-    """Raises LabError unless all of them are up now."""
-    if (text := name_missing(watch, links)) != "nothing":
-        raise LabError(f"these links are down: {text}")

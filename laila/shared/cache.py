@@ -12,13 +12,16 @@ hashing it all again when that proves nothing: after a change, soon after a chan
 Rules
 - A copy gets its name by rename, when it has that hash, and is verified where it lies by each process that uses it: the
   bytes that were checked are the bytes that are served.
-- What is over `capacity` bytes goes, least recently used first, but nothing that this process has open.
+- What is over `capacity` bytes goes, least recently used first, but nothing that this process has open, and nothing
+  that another one has made and not read yet: it is locked until then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import threading
 import time
 import weakref
@@ -36,6 +39,7 @@ from .trouble import told
 log = logging.getLogger("laila.shared")
 
 _REMEMBERED = 4096  # copies whose fingerprints are kept in memory
+_FILLS = 3  # copies of one version that may vanish before they could be read
 _RECOUNT = 256  # fills after which the directory is counted again: other processes fill it too
 _TOUCH = 60.0  # seconds between two notes that a copy was used
 _LEAST = 4096  # bytes that a small file takes
@@ -112,8 +116,19 @@ class Cache:
         """Copy the file `source`, verify the copy, keep and load it. `admit` may refuse the version that was copied.
 
         Raises: what `admit` and `load_maif` raise, OSError when `source` cannot be read, StorageError when the copy
-        cannot be written.
+        cannot be written, or is always gone again: it is never the copy of which FileNotFoundError speaks.
         """
+        for _ in range(_FILLS):
+            artifact = self._fill(source, admit, trust)
+            if artifact is not None:
+                return artifact
+        raise StorageError(
+            f"copies in {self.directory} vanish as fast as they are made: its disk is full, or somebody clears it; "
+            "free space there, or give a local_cache that nobody else uses"
+        )
+
+    def _fill(self, source: Path, admit: Callable[[Head], None], trust: TrustSet) -> Artifact | None:
+        """One copy; None when it was gone before it could be read: another process had the same, and evicted it."""
         with copied(source, self._new, self._make_room) as (copy, digest):
             head = read_head(copy)
             admit(head)
@@ -123,17 +138,19 @@ class Cache:
                     f"{source} was changed while it was copied; load it again", path=str(source)
                 )
             path = self._path(head.digest)
-            with told(f"keep a copy in {self.directory}"):
-                copy.chmod(0o400)
-                copy.replace(path)
-                if head.size >= _WORTH_WAITING:
-                    # So that what is verified now need not be hashed once more by the next call.
-                    time.sleep(min(Fingerprint.of(path).unsettled, SETTLED) * 1.1)
-        try:
-            artifact = self._checked(path, head, trust)
-        except ArtifactError:
-            path.unlink(missing_ok=True)
-            raise
+            try:
+                with told(f"keep a copy in {self.directory}"):
+                    copy.chmod(0o400)
+                    copy.replace(path)
+                    if head.size >= _WORTH_WAITING:
+                        # So that what is verified now need not be hashed once more by the next call.
+                        time.sleep(min(Fingerprint.of(path).unsettled, SETTLED) * 1.1)
+                artifact = self._checked(path, head, trust)  # while it is locked, nobody evicts it
+            except FileNotFoundError:
+                return None
+            except ArtifactError:
+                path.unlink(missing_ok=True)
+                raise
         if artifact is None:  # changed in this instant: it was this head's own copy
             raise StorageError(
                 f"{path} is being changed by somebody; give a local_cache that nobody else uses"
@@ -194,7 +211,10 @@ class Cache:
             if touch:
                 self._touched[digest] = now
         if touch:
-            (self._used / digest).touch(mode=0o600)
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # somebody removed the directory: there is no note then
+                (self._used / digest).touch(mode=0o600)
         return artifact
 
     def _path(self, digest: str) -> Path:
@@ -223,7 +243,8 @@ class Cache:
                     break
                 if digest in lent:
                     continue
-                self._path(digest).unlink(missing_ok=True)
+                if not _evicted(self._path(digest)):
+                    continue
                 (self._used / digest).unlink(missing_ok=True)
                 total -= size
                 with self._mutex:
@@ -244,3 +265,20 @@ class Cache:
                     used = (self._used / digest).stat().st_mtime
                 found.append((used, max(status.st_size, _LEAST), digest))
         return found
+
+
+def _evicted(path: Path) -> bool:
+    """Remove a copy, unless its maker has it locked: it has not read it yet."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)

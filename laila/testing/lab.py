@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from laila.errors import BadConfig, LabError, LailaError
 from laila.lab import drivers, registry, topology, workloads
 from laila.lab.checks import effort, for_faults, links, trials
 from laila.lab.checks.base import CheckFailed, Stage
-from laila.lab.checks.trials import ALL, TrialOrder
+from laila.lab.checks.trials import TrialOrder
 from laila.lab.drivers import Choice
 from laila.lab.drivers.base import Driver, NodeState
 from laila.lab.faults import Fault, FaultSpec, Scene, hands, ledger, make, schedule
@@ -27,8 +28,10 @@ from laila.lab.runner import register, undisturbed
 from laila.lab.topology import Topology
 from laila.lab.trials.clients import Programs, chosen
 from laila.lab.trials.invoking import Invoker, ObjectInvoker
+from laila.lab.trials.turns import Turn
 from laila.lab.workloads.base import Keyed, Who, Workload
 from laila.testing import ran as evidence
+from laila.testing.deeds import Deeds
 from laila.testing.node import Node
 from laila.testing.ran import Ran
 
@@ -53,6 +56,8 @@ class Lab:
     command: str = ""
     """What repeats it."""
     runs: list[Ran] = field(default_factory=list)
+    deeds: Deeds = field(default_factory=Deeds)
+    """What was done by hand since the test began."""
     _scene: Scene | None = None
     _count: int = 0
 
@@ -78,6 +83,8 @@ class Lab:
             shape = for_faults(shape, TrialOrder(faults=faults).kinds())
         lab = cls._of(shape, drivers.choose(driver, shape), seed, out)
         try:
+            if faults is not None:
+                trials.well_written(lab.driver, TrialOrder(faults=faults))
             lab.driver.prepare()
             with History(lab.driver.run.path / "history.jsonl") as history:
                 stage = lab._stage(history)
@@ -91,10 +98,14 @@ class Lab:
                     raise LabError("; ".join((str(failure), *failure.evidence[:3]))) from failure
                 finally:
                     stage.close()
-        except BaseException:
+                    lab.deeds.take(history, history.began)
+        except BaseException as error:
+            if isinstance(error, LailaError) and not isinstance(error, BadConfig):
+                lab.leave_for(error)
             with suppress(LailaError):  # the first trouble is the one to tell; the registry knows of the rest
                 lab.close()
             raise
+        lab.deeds = Deeds()
         return lab
 
     @classmethod
@@ -140,7 +151,7 @@ class Lab:
     def begin(self, name: str, command: str, order: TrialOrder) -> None:
         """Another test begins on it: choices are made anew from the seed."""
         self.name, self.command, self.order = name, command, order
-        self.runs = []
+        self.runs, self.deeds = [], Deeds()
         self._let_go()
 
     # -- faults
@@ -158,20 +169,28 @@ class Lab:
                 f"one after the other is for lab.run(faults={text!r}); a block has faults joined by +"
             )
         self._need(turns[0])
-        done: list[tuple[Fault, ledger.Entry]] = []
+        done: list[Turn] = []
         try:
-            for spec in turns[0]:
-                fault = make(self._the_scene(), spec)
-                try:
-                    done.append((fault, ledger.inject(fault)))
-                except BaseException:
-                    fault.heal()
-                    raise
-            yield [fault.prove() for fault, _ in done]
+            try:
+                for spec in turns[0]:
+                    done.append(self._strike(make(self._the_scene(), spec)))
+                for turn in done:
+                    turn.proof = turn.fault.prove()
+            except LailaError as error:
+                self.deeds.refused(turns[0], error)
+                raise
+            yield [turn.proof for turn in done]
         finally:
             self._heal(done)
-        for fault, _ in reversed(done):
-            fault.prove_healed()
+        for turn in reversed(done):
+            turn.proof_of_healing = turn.fault.prove_healed()
+            turn.healed = time.monotonic()
+
+    def _strike(self, fault: Fault) -> Turn:
+        turn = Turn(fault, injecting=time.monotonic())
+        turn.entry, turn.injected = ledger.inject(fault), time.monotonic()
+        self.deeds.strikes(turn)
+        return turn
 
     def _need(self, specs: Sequence[FaultSpec]) -> None:
         """Raises LabError for what cannot be done here: a test that asked for it must not go on without."""
@@ -179,12 +198,14 @@ class Lab:
             if why := known_fault(spec).hindrance_of(self.driver, spec):
                 raise LabError(f"{spec} cannot be done here: {why}")
 
-    def _heal(self, done: Sequence[tuple[Fault, ledger.Entry]]) -> None:
+    def _heal(self, done: Sequence[Turn]) -> None:
         """All of them, whatever the others do."""
         troubles = []
-        for fault, entry in reversed(done):
+        for turn in reversed(done):
+            turn.healing = time.monotonic()
             try:
-                ledger.heal(fault, entry)
+                if turn.entry is not None:
+                    ledger.heal(turn.fault, turn.entry)
             except LailaError as error:
                 troubles.append(error)
         if troubles:
@@ -307,7 +328,6 @@ class Lab:
 
     def _played(self, play: Callable[[Stage, TrialOrder], str], order: TrialOrder, folder: Folder) -> Ran:
         began, said, trouble = time.time(), "", ""
-        command = self.command or f"the same test with seed={self.seed}"
         with History(folder.history) as history:
             stage = self._stage(history)
             try:
@@ -321,11 +341,13 @@ class Lab:
                 trouble = str(error)
             finally:
                 stage.close()
-            evidence.write(folder, stage, began, command, self.seed, said, trouble)
+            evidence.write(folder, stage, began, self._repeat, self.seed, said, trouble)
         judged, bites = stage.facts.get(trials.FACT, ()), stage.facts.get("bites", ())
-        if order.faults == ALL and not bites and not trouble:
-            trouble = "none of the faults can be done here: see `laila lab doctor`"
-        return Ran(said, tuple(judged), tuple(bites), folder.path, command, trouble)
+        return Ran(said, tuple(judged), tuple(bites), folder.path, self._repeat, trouble)
+
+    @property
+    def _repeat(self) -> str:
+        return self.command or f"the same test with seed={self.seed}"
 
     def _stage(self, history: History) -> Stage:
         quiet = Quiet()
@@ -335,6 +357,28 @@ class Lab:
         return stage
 
     # -- the end
+
+    def leave(self, trouble: str) -> Path | None:
+        """The folder with the evidence of what was done by hand since the test began: the nodes' logs, the faults, a
+        result. None where every run has left its own, and nothing was done besides.
+        """
+        if self.runs and not self.deeds:
+            return None
+        folder = Folder.make(str(self.out), self.name or f"{self.topology.name}-{self.driver.run.run_id}")
+        with History(folder.history) as history:
+            bites = self.deeds.tell(history, self.topology.names)
+            evidence.write_deeds(
+                folder, self._stage(history), self.deeds.started, self._repeat, self.seed, trouble, bites
+            )
+        return folder.path
+
+    def leave_for(self, error: Exception) -> Path | None:
+        """The same; the error says where it is. What keeps it from being written is not worth another error."""
+        with suppress(LailaError, OSError):
+            if (folder := self.leave(f"{type(error).__name__}: {error}")) is not None:
+                error.add_note(f"evidence: {folder / 'report.html'}")
+                return folder
+        return None
 
     def keep(self) -> str:
         """Leave the nodes as they are, when this process ends too; how to look at them, and how to end them."""
@@ -368,5 +412,9 @@ class Lab:
     def __enter__(self) -> Lab:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            self.leave_for(error)
         self.close()

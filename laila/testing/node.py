@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ class Node:
 
     def exec(self, *argv: str, timeout: float = 30.0) -> Output:
         """Run a program beside it: `code`, `stdout`, `stderr`."""
+        self.lab.deeds.note("note", f"exec {shlex.join(argv)}", self.name)
         return self.lab.driver.exec(self.name, argv, timeout=timeout)
 
     def address(self, port: int) -> str:
@@ -37,19 +39,24 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL, and with it every program beside it."""
+        self.lab.deeds.note("kill", "killed by the test", self.name)
         self.lab.driver.kill(self.name)
 
     def start(self) -> None:
         """Start it again on the same state, and wait until it is ready."""
+        self.lab.deeds.note("note", "is started by the test", self.name)
         self.lab.driver.start(self.name)
         self.lab.wait_ready(self.name)
+        self.lab.deeds.note("up", "started again on the same state", self.name)
 
     def pause(self) -> None:
         """Freeze it."""
+        self.lab.deeds.note("note", "paused by the test", self.name)
         self.lab.driver.pause(self.name)
 
     def resume(self) -> None:
         """Let it go on."""
+        self.lab.deeds.note("note", "goes on, by the test", self.name)
         self.lab.driver.resume(self.name)
 
     def __str__(self) -> str:

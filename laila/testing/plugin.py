@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from laila.testing.lab import Lab
     from laila.testing.node import Node
 
-_FAILED = pytest.StashKey[bool]()
+_FAILED = pytest.StashKey[str]()
+"""How the test failed."""
 _LABS = pytest.StashKey["Labs"]()
 _OF_WORKERS = "laila_labs"
 
@@ -37,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-out",
         default="lab-runs",
         metavar="DIR",
-        help="evidence of failed tests goes here: report, history, logs (default: lab-runs)",
+        help="evidence of failed tests goes here: report, history, faults, logs (default: lab-runs)",
     )
     group.addoption(
         "--lab-keep",
@@ -95,7 +96,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        item.stash[_FAILED] = True
+        item.stash[_FAILED] = call.excinfo.exconly() if call.excinfo else report.longreprtext
     return report
 
 
@@ -143,21 +144,26 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
             lambda: Lab.start(what, seed=seed, out=out, faults=order.faults, **options),
         )
     except LailaError as error:
-        pytest.fail(f"no lab for this test: {error}", pytrace=False)
+        evidence = getattr(error, "__notes__", [])
+        labs.said += [f"{request.node.nodeid}: {one}" for one in evidence]
+        pytest.fail("\n".join([f"no lab for this test: {error}", *evidence]), pytrace=False)
     name = re.sub(r"[^\w.-]+", "-", f"{request.node.name}-{found.driver.run.run_id}")
     found.begin(name, f"pytest '{request.node.nodeid}' --lab-seed {found.seed}", order)
     yield found
     if labs.lab is not found:
         return  # the session has ended in the middle of the test
-    failed = request.node.stash.get(_FAILED, False)
-    if failed:
-        labs.said += [f"{request.node.nodeid}: {ran.folder / 'report.html'}" for ran in found.runs]
+    failure = request.node.stash.get(_FAILED, "")
+    if failure:
+        left = [*(ran.folder for ran in found.runs), _evidence(found, failure)]
+        labs.said += [f"{request.node.nodeid}: {folder / 'report.html'}" for folder in left if folder]
         labs.keep(request.node.nodeid) if config.getoption("--lab-keep") == "failed" else labs.drop()
         return
     _clean(found)
     try:
         found.mend()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, LailaError) and (folder := found.leave_for(error)):
+            labs.said.append(f"{request.node.nodeid}: {folder / 'report.html'}")
         labs.drop()
         raise
 
@@ -230,6 +236,16 @@ def _order(request: pytest.FixtureRequest) -> TrialOrder:
 
 def _refuse(text: str) -> NoReturn:
     pytest.fail(text, pytrace=False)
+
+
+def _evidence(lab: Lab, failure: str) -> Path | None:
+    """The folder of what the test did by hand. What keeps it from being written must not hide why the test failed."""
+    from laila.errors import LailaError
+
+    try:
+        return lab.leave(failure)
+    except (LailaError, OSError):
+        return None
 
 
 def _clean(lab: Lab) -> None:

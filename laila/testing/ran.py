@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,27 @@ def write(
     folder: Folder, stage: Stage, started: float, command: str, seed: int, said: str, trouble: str
 ) -> Result:
     """Report, result, junit.xml, environment and logs, beside the history. `started` is in seconds since the epoch."""
+    return _write(folder, stage, started, command, seed, _steps(stage, said, trouble))
+
+
+def write_deeds(
+    folder: Folder,
+    stage: Stage,
+    started: float,
+    command: str,
+    seed: int,
+    trouble: str,
+    bites: Sequence[dict[str, Any]],
+) -> Result:
+    """The same of a test that failed, and what it did by hand."""
+    stage.facts["bites"] = list(bites)
+    step = StepResult("test", "the test", "failed", trouble, seconds=stage.history.now())
+    return _write(folder, stage, started, command, seed, [step])
+
+
+def _write(
+    folder: Folder, stage: Stage, started: float, command: str, seed: int, steps: Iterable[StepResult]
+) -> Result:
     where = environment(stage.driver, seed, command)
     folder.write_environment(where)
     folder.save_logs(stage.driver)
@@ -74,7 +95,7 @@ def write(
         command=command,
         started=started,
         seconds=stage.history.now(),
-        steps=tuple(_steps(stage, said, trouble)),
+        steps=tuple(steps),
         facts={**facts, "operations": dict(stage.history.counts)},
     )
     result.save(folder.result)

@@ -37,7 +37,7 @@ class TestNetworkFaultsOfContainers(FaultConformance):
         "refuse@node3",
     )
     turns: ClassVar[tuple[str, ...]] = (
-        "partition@node1/node2+latency:ms=60@node1/node3+bandwidth:kbit=800@node2/node3",
+        "partition@node1/node2+loss:percent=25@node1/node3+bandwidth:kbit=800@node2/node3",
     )
 
     def test_a_node_that_starts_anew_is_still_parted(self, driver: Driver) -> None:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import fault_holder
 import pytest
@@ -69,13 +69,11 @@ class FaultConformance:
 
     def agents(self, driver: Driver) -> list[int]:
         """Pids of fault agents of this run that live on this machine."""
-        return [pid for pid in procid.marked(driver.run.run_id) if b"agent.py" in _command(pid)]
+        return agents_of(driver.run.run_id)
 
     def kill_agents(self, driver: Driver) -> None:
         """SIGKILL them all, so that none of them undoes anything."""
-        for pid in self.agents(driver):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_agents_of(driver.run.run_id)
 
     # -- the lab
 
@@ -164,9 +162,7 @@ class FaultConformance:
 
     def test_it_heals_when_its_controller_is_interrupted(self, driver: Driver, turn: str) -> None:
         with holding(driver, turn) as holder:
-            os.killpg(holder.pid, signal.SIGINT)  # as a terminal does: everybody in the foreground gets it
-            _, complaint = holder.communicate(timeout=60)
-            assert "KeyboardInterrupt" in complaint, complaint
+            interrupt(holder)
         assert ledger.open_entries(driver.run) == []
         self.healed(driver, turn)
 
@@ -216,11 +212,11 @@ def hurried(fault: Fault) -> Iterator[None]:
 
 
 @contextmanager
-def holding(driver: Driver, turn: str) -> Iterator[subprocess.Popen[str]]:
-    """Another controller that holds these faults, which have bitten."""
-    words: list[Any] = [sys.executable, HOLDER, driver.run.run_id, turn, str(SEED)]
+def beginning(driver: Driver, turn: str, *holder: object) -> Iterator[subprocess.Popen[str]]:
+    """Another controller that is about to do these faults; `fault_holder` says what it prints when."""
+    words = [sys.executable, HOLDER, driver.run.run_id, turn, SEED, *holder]
     with subprocess.Popen(
-        words,
+        [str(word) for word in words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -228,16 +224,41 @@ def holding(driver: Driver, turn: str) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     ) as holder:
         try:
-            assert holder.stdout is not None
-            ready, _, _ = select.select([holder.stdout], [], [], 90)
-            proof = holder.stdout.readline() if ready else ""
-            if not proof:
-                holder.kill()
-                pytest.fail(f"the controller did not do {turn}:\n{holder.communicate()[1]}")
             yield holder
         finally:
             if holder.poll() is None:
                 holder.kill()
+
+
+@contextmanager
+def holding(driver: Driver, turn: str, *holder: object) -> Iterator[subprocess.Popen[str]]:
+    """Another controller that has said its line: it holds these faults, which have bitten."""
+    with beginning(driver, turn, *holder) as program:
+        assert program.stdout is not None
+        ready, _, _ = select.select([program.stdout], [], [], 90)
+        proof = program.stdout.readline() if ready else ""
+        if not proof:
+            program.kill()
+            pytest.fail(f"the controller did not do {turn}:\n{program.communicate()[1]}")
+        yield program
+
+
+def interrupt(holder: subprocess.Popen[str]) -> None:
+    """Ctrl-C as a terminal does it: everybody in the foreground gets it. It ends, and of nothing else."""
+    os.killpg(holder.pid, signal.SIGINT)
+    _, complaint = holder.communicate(timeout=60)
+    assert "KeyboardInterrupt" in complaint, complaint
+
+
+def agents_of(run_id: str) -> list[int]:
+    """Pids of fault agents of a run that live on this machine, in whatever container."""
+    return [pid for pid in procid.marked(run_id) if b"agent.py" in _command(pid)]
+
+
+def kill_agents_of(run_id: str) -> None:
+    for pid in agents_of(run_id):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _command(pid: int) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -188,6 +190,39 @@ def test_the_search_is_bounded() -> None:
     found = judged(*RIGHT, bounds=Bounds(seconds=60, points=1))
     assert found.verdict is Verdict.UNKNOWN
     assert "given up" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("bounds", "given_up"),
+    [
+        (Bounds(seconds=60, points=3000), "given up after 3,001 points"),
+        (Bounds(seconds=0.5, points=10**9), "given up after 0.5 s of computing"),
+    ],
+)
+def test_forty_holds_at_once_that_nobody_let_go_of_do_not_run_away(bounds: Bounds, given_up: str) -> None:
+    """Each of them can have come before the one that lasted but the last, and that takes all orders to know."""
+    holds = [[acquire(0, 10, f"node1/{number}")] for number in range(39)]
+    late = [acquire(5, 10, "node2/0")]
+    began = time.monotonic()
+    tracemalloc.start()
+    try:
+        found = judged(*holds, late, held(0, 1, 30, "node3/0"), bounds=bounds)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.verdict is Verdict.UNKNOWN
+    assert given_up in found.reason
+    assert time.monotonic() - began < 30  # generous: a busy machine may stop this process for a while
+    assert peak < 20e6
+    few = judged(*holds[:5], late, held(0, 1, 30, "node3/0"))
+    assert kind_of(few) == locks.NO_ORDER, "the same with few of them can be decided"
+
+
+def test_one_that_was_never_got_is_seen_however_many_died_with_the_lock() -> None:
+    """Whatever order the others have: it needs no search."""
+    holds = [[acquire(0, 10, f"node1/{number}")] for number in range(40)]
+    found = judged(*holds, [release(20, 21, "node9/0")], bounds=Bounds(seconds=60, points=3000))
+    assert kind_of(found) == locks.STRAY
 
 
 # -- what the lock protects ---------------------------------------------------------------------------------

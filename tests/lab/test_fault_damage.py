@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 
 import fault_holder
 import pytest
-from fault_conformance import SEED, FaultConformance
+from fault_conformance import SEED, FaultConformance, beginning, interrupt
 from lab_support import until
 
 from laila.errors import BadConfig
@@ -20,6 +23,8 @@ from laila.lab.faults import Fault, FaultSpec, NoBite, NotHealed, ledger, surger
 from laila.lab.topology import Topology, replicated
 
 ONE, TWO = "probe/one.bin", "probe/two.bin"
+LIVE = "probe/live"
+AGED = f"rollback:files={LIVE}:after=0.1@node1"
 
 
 class DamageFaults(FaultConformance):
@@ -143,6 +148,48 @@ class DamageFaults(FaultConformance):
 
 class TestDamageToProcesses(DamageFaults):
     driver_name = "process"
+    specs: ClassVar[tuple[str, ...]] = (*DamageFaults.specs, AGED)
+    turns: ClassVar[tuple[str, ...]] = (*DamageFaults.turns, AGED)
+
+    @pytest.fixture(autouse=True)
+    def renewed(self, driver: Driver, originals: dict[str, bytes]) -> Iterator[None]:
+        """A file that the system renews once, as soon as somebody keeps a copy of it."""
+        state, over = Path(driver.state_path("node1")), threading.Event()
+        driver.write("node1", LIVE, b"version 0")
+
+        def renew() -> None:
+            seen: set[Path] = set()
+            while not over.wait(0.02):
+                now = (state / LIVE).read_bytes()
+                for copy in set(state.glob(f"{surgery.KEPT}/*/old/0")) - seen:
+                    with suppress(OSError):
+                        if copy.read_bytes() == now:
+                            seen.add(copy)
+                            driver.write("node1", LIVE, b"version %d" % len(seen))
+
+        system = threading.Thread(target=renew)
+        system.start()
+        yield
+        over.set()
+        system.join()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_a_controller_ends_while_it_keeps_an_older_version(
+        self, driver: Driver, originals: dict[str, bytes], number: signal.Signals
+    ) -> None:
+        """It waits for the file to change, and has done nothing to it yet: no copy is left."""
+        kept = Path(driver.state_path("node1")) / surgery.KEPT
+        with beginning(driver, f"rollback:files={ONE}:after=60@node1") as controller:
+            until(lambda: [*kept.glob("*/old/0")], "a copy of it", 60)
+            if number is signal.SIGINT:
+                interrupt(controller)
+            else:
+                controller.kill()
+                controller.wait()
+        assert bool(ledger.open_entries(driver.run)) == kept.exists() == (number is signal.SIGKILL)
+        assert ledger.heal_all(driver) == []
+        assert not kept.exists()
+        assert driver.read("node1", ONE) == originals[ONE]
 
 
 @pytest.mark.container

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from fault_conformance import SEED, FaultConformance
+from fault_conformance import SEED, FaultConformance, holding, interrupt
 from lab_support import until
 
 from laila.lab import faults
@@ -168,6 +169,26 @@ class TestKillsOfHoldersInProcesses(KillsOfHolders):
         KillHolder.undo(driver, facts)
         assert program.call("hello").ok
         fault.heal()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_a_controller_ends_after_it_has_stopped_a_holder(
+        self, driver: Driver, client: tuple[RemoteClient, int], number: signal.Signals
+    ) -> None:
+        """Before it knows whether to kill it. Interrupted it lets it go on; killed, whoever reads the ledger does."""
+        program, pid = client
+        with holding(driver, "kill-holder", "the client", "node1", pid) as controller:
+            assert state(pid) == "T"
+            if number is signal.SIGINT:
+                interrupt(controller)
+            else:
+                controller.kill()
+                controller.wait()
+                assert state(pid) == "T"
+                assert len(ledger.open_entries(driver.run)) == 1
+                assert ledger.heal_all(driver) == []
+        assert ledger.open_entries(driver.run) == []
+        assert state(pid) != "T"
+        assert program.call("hello").ok
 
     def fault(self, driver: Driver, holders: object) -> faults.Fault:
         chance = random.Random(SEED)  # noqa: S311  a seed that is told

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from pathlib import Path
 from typing import ClassVar
 
 import fault_holder
 import pytest
-from fault_conformance import SEED, FaultConformance
+from fault_conformance import SEED, FaultConformance, beginning
+from lab_support import until
 
 from laila.errors import BadConfig
 from laila.lab import faults
@@ -102,6 +107,26 @@ class TestLifeOfProcesses(LifeFaults):
             fault.prove()
         ledger.heal(fault, entry)
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_a_restart_whose_controller_ends_in_the_middle_comes_to_its_end(
+        self, driver: Driver, number: signal.Signals
+    ) -> None:
+        """The node was asked to end, and takes its time; the ledger alone knows that it must be started again."""
+        before = family(driver, "node1")[0]
+        os.kill(before.pid, signal.SIGSTOP)
+        with beginning(driver, "restart:grace=60@node1") as controller:
+            until(lambda: _asked_to_end(before.pid), "node1 to be asked to end", 60)
+            os.killpg(controller.pid, number)
+            going_on = threading.Timer(1.5, os.kill, (before.pid, signal.SIGCONT))
+            going_on.start()
+            controller.communicate(timeout=60)
+        assert len(ledger.open_entries(driver.run)) == (number is signal.SIGKILL)
+        assert ledger.heal_all(driver) == []
+        going_on.join()
+        assert driver.state("node1") is NodeState.RUNNING
+        assert family(driver, "node1")[0] != before
+        fault_holder.scene_of(driver, SEED).ready("node1")
+
     def test_the_word_of_a_driver_is_not_enough(
         self, driver: Driver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -121,6 +146,12 @@ class TestLifeOfProcesses(LifeFaults):
         with pytest.raises(Exception, match="node1"):
             ledger.inject(self.fault(driver, "kill@node1"))
         assert driver.state("node1") is NodeState.EXITED
+
+
+def _asked_to_end(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd")]
+    return bool(pending[0] & 1 << signal.SIGTERM - 1)
 
 
 @pytest.mark.container

@@ -6,17 +6,18 @@ import itertools
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
-from fault_conformance import FaultConformance
+from fault_conformance import FaultConformance, made
 
 from laila.errors import BadConfig, LabError
 from laila.lab import drivers, faults, registry
 from laila.lab.drivers.base import Driver, Lever
-from laila.lab.faults import FaultSpec, Scene, sides
+from laila.lab.faults import FaultSpec, Scene, ledger, sides
 from laila.lab.procid import ProcessId
-from laila.lab.topology import replicated
+from laila.lab.topology import Topology, replicated
 
 LINK_FAULTS = ("bandwidth", "isolate", "latency", "one-way", "partition", "refuse", "reset")
 
@@ -35,6 +36,7 @@ class TestNetworkFaultsOfProcesses(FaultConformance):
         "refuse@node3",
     )
     turns: ClassVar[tuple[str, ...]] = ("partition@node1/node2+latency:ms=60@node1/node3+refuse@node2/node3",)
+    test_it_heals_when_its_controller_and_its_agents_are_killed = None  # they have no agents
 
     def test_loss_cannot_be_done_and_it_says_what_to_do(self, driver: Driver) -> None:
         why = faults.KINDS["loss"].hindrance(driver)
@@ -45,15 +47,72 @@ class TestNetworkFaultsOfProcesses(FaultConformance):
             faults.make(scene(driver), FaultSpec.parse("one-way:new=1"))
 
 
+class TestShapesOfPartitions(FaultConformance):
+    """Five nodes, so that every shape differs from the others; and more faults at once than three have links for."""
+
+    driver_name = "process"
+    heals_alone = True
+    specs: ClassVar[tuple[str, ...]] = ()
+    turns: ClassVar[tuple[str, ...]] = ("isolate@node1+one-way@node2/node3+reset:again=1@node2/node4",)
+    test_it_can_be_done_here = None
+    test_it_is_seen_while_it_lasts_and_only_then = None
+    test_it_heals_when_its_controller_and_its_agents_are_killed = None
+
+    @classmethod
+    def shape(cls) -> Topology:
+        return replicated(5)
+
+    @pytest.mark.parametrize("shape", sides.SHAPES)
+    def test_a_shape_cuts_what_it_says_and_nothing_else(self, driver: Driver, shape: str) -> None:
+        """By its proofs, and by programs beside the nodes that know nothing of faults."""
+        every = set(itertools.permutations(driver.topology.names, 2))
+        with made(driver, f"partition:shape={shape}") as (fault,):
+            entry = ledger.inject(fault)
+            struck = set(fault.sides.struck)
+            assert struck < every
+            proof = fault.prove()
+            assert connected(driver) == every - struck
+            ledger.heal(fault, entry)
+            print(f"\n{shape}: {proof}; {fault.prove_healed()}")
+        assert connected(driver) == every
+
+
+DIALS = """
+import concurrent.futures, socket, sys
+def dial(door):
+    try:
+        socket.create_connection(door.rsplit(":", 1), 1.0).close()
+    except OSError:
+        return False
+    return True
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    print(*map(int, pool.map(dial, sys.argv[1:])))
+"""
+
+
+def connected(driver: Driver) -> set[tuple[str, str]]:
+    """Ways on which a new connection is made now, each dialed from beside its beginning."""
+
+    def seen_from(name: str) -> set[tuple[str, str]]:
+        others = [other for other in driver.topology.names if other != name]
+        doors = [driver.door(other, seen_from=name) for other in others]
+        told = driver.exec(name, ["python", "-c", DIALS, *doors], timeout=60)
+        assert told.code == 0, told.stderr
+        return {(name, other) for other, got in zip(others, told.stdout.split(), strict=True) if got == b"1"}
+
+    with ThreadPoolExecutor(5) as pool:
+        return set().union(*pool.map(seen_from, driver.topology.names))
+
+
 @pytest.fixture
 def driver() -> Iterator[Driver]:
     """Of a run in which nothing was made."""
     shape = replicated(5)
     run = registry.Run(registry.new_run_id(), "process", shape.to_dict(), "check", ProcessId.of(os.getpid()))
     run.save()
-    made = drivers.make(run, shape)
-    yield made
-    made.close()
+    found = drivers.make(run, shape)
+    yield found
+    found.close()
 
 
 def scene(driver: Driver, seed: int = 1) -> Scene:
@@ -168,11 +227,11 @@ def test_what_makes_no_sense_is_refused_with_what_does(driver: Driver, text: str
 def test_a_small_lab_has_no_ring() -> None:
     shape = replicated(3)
     run = registry.Run(registry.new_run_id(), "process", shape.to_dict(), "check", ProcessId.of(os.getpid()))
-    made = drivers.make(run, shape)
+    small = drivers.make(run, shape)
     with pytest.raises(BadConfig, match="a ring needs 4 nodes or more, not 3"):
-        of(made, "partition:shape=ring")
-    assert len(of(made, "partition:shape=bridge").links) == 1
-    made.close()
+        of(small, "partition:shape=ring")
+    assert len(of(small, "partition:shape=bridge").links) == 1
+    small.close()
 
 
 def test_processes_have_links_and_no_packets(driver: Driver) -> None:

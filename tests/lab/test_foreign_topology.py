@@ -1,4 +1,4 @@
-"""A Redis server in a container and a client of 32 lines: the lab works on them, and knows nothing of laila there."""
+"""A Redis server in a container and a client of 31 lines: the lab works on them, and knows nothing of laila there."""
 
 from __future__ import annotations
 

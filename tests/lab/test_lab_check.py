@@ -65,7 +65,7 @@ def test_what_is_checked_goes_by_what_the_nodes_share() -> None:
     keys = {kind: [step.key for step in job(shared_volume(kind=kind))] for kind in ("docker", "glusterfs")}
     volume = [step.key for step in ON_THE_VOLUME]
     peering = ["memory", "stranger", "crash", "durable"]
-    replicas = ["registers", "converge", "promises", "hurt"]
+    replicas = ["registers", "reads", "converge", "promises", "hurt"]
     tried = [f"judge-{name}" for name in ("peering", "sessions", "register", "set", "convergence")]
     on_a_volume = [
         f"judge-{name}" for name in ("peering", "sessions", "register", "cas", "lock", "registrations")
@@ -78,10 +78,21 @@ def test_what_is_checked_goes_by_what_the_nodes_share() -> None:
         *replicas,
         "trial",
         *tried,
+        "cannot",
         "inside",
     ]
     assert [step.key for step in job(replicated(2))] == ["start", "links", "lists", *peering, "inside"]
-    assert keys["docker"] == ["start", "links", "lists", *volume, *peering, "trial", *on_a_volume, "inside"]
+    assert keys["docker"] == [
+        "start",
+        "links",
+        "lists",
+        *volume,
+        *peering,
+        "trial",
+        *on_a_volume,
+        "cannot",
+        "inside",
+    ]
     assert keys["glusterfs"] == ["start", "links", "lists", *volume, "inside"]
 
 

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as xml
 import pytest
 from report_support import Made, clients_at_work, run_folder, with_a_stale_read
 
+from laila.cli.main import main
 from laila.errors import BadConfig
 from laila.lab.checkers import registers
 from laila.lab.checkers import verdict as verdicts
@@ -22,6 +23,7 @@ from laila.lab.checkers.versions import Read, Write
 from laila.lab.clocks import Moment
 from laila.lab.history import History
 from laila.lab.recheck import recheck
+from laila.lab.report import from_folder
 from laila.lab.result import Result, StepResult, Verdict
 
 ILLEGAL = verdicts.Verdict.ILLEGAL
@@ -176,6 +178,50 @@ def test_a_run_without_anything_to_judge_says_so(tmp_path: Path) -> None:
 def test_a_folder_that_is_none_of_a_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"history\.jsonl cannot be read"):
         recheck(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("result.json", '{"steps": 5}'),
+        ("result.json", "[" * 100_000),
+        ("environment.json", '{"topology": "x", "driver": 7, "seed": []}'),
+    ],
+)
+def test_files_that_no_run_has_written_are_refused(good: Made, file: str, text: str) -> None:
+    """In words, never with a trace of calls."""
+    (good.path / "result.json").unlink()
+    (good.path / file).write_text(text)
+    for ask in (recheck, from_folder):
+        with pytest.raises(BadConfig, match=r"not what a run writes|cannot be read|no result of a run"):
+            ask(good.path)
+
+
+PASSED_OVER = ('{"what": ["hold"]}', '{"what": {}}')
+LINE = '"what": "invoke", "node": "a", "key": "k", "end": 2, "outcome": "ok"}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        *PASSED_OVER,
+        f'{{"workload": "sessions", "op": "write", "client": "a", "value": [], "start": 1, {LINE}',
+        f'{{"workload": "register", "op": "read", "client": "a", "start": NaN, {LINE}',
+        f'{{"workload": "register", "op": "read", "client": "\\ud800", "result": "\\ud800\\u001b", "start": 1, {LINE}',
+    ],
+    ids=["deep", "a list", "an object", "no number", "no time", "no text"],
+)
+def test_lines_that_no_run_has_written_are_told(
+    good: Made, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (good.path / "history.jsonl").open("a") as file:
+        file.write(line + "\n")
+    passed_over = line in PASSED_OVER
+    assert (recheck(good.path, write=True).verdict is Verdict.OK) is passed_over
+    assert (main(["lab", "recheck", str(good.path)]) == 0) is passed_over
+    assert main(["lab", "report", str(good.path)]) == 0
+    capsys.readouterr().out.encode()
 
 
 # -- what steps of a check tell of ----------------------------------------------------------------------------

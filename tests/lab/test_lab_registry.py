@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from laila.errors import BadConfig
-from laila.lab import procid, registry
+from laila.errors import BadConfig, LabError
+from laila.lab import procid, registry, standing, topology
+from laila.lab.drivers import engine
 from laila.lab.procid import ProcessId
 from laila.lab.registry import Run
 
@@ -50,6 +51,23 @@ def test_a_damaged_record_does_not_hide_the_others(lab_home: Path, text: str) ->
     (lab_home / "20200101-000000-00000000").mkdir()
     (lab_home / "20200101-000000-00000000" / "run.json").write_text(text, encoding="utf-8")
     assert registry.runs() == [run]
+
+
+def test_gc_goes_on_after_a_run_that_it_cannot_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose record names what does not exist, or whose ledger is damaged."""
+    monkeypatch.setattr(engine, "connect", lambda timeout: (_ for _ in ()).throw(LabError("no engine")))
+    with subprocess.Popen(["true"]) as process:
+        dead = ProcessId.of(process.pid)
+    shape = topology.replicated().to_dict()
+    runs = [made(controller=dead, topology=shape) for _ in range(3)]
+    runs[0] = dataclasses.replace(runs[0], driver="none")
+    for run in runs:
+        run.save()
+    (runs[1].path / "faults").mkdir()
+    (runs[1].path / "faults" / "x.json").write_text('{"kind": ')
+    done = {one.run_id: one.left for one in standing.collect()}
+    assert [bool(done[run.run_id]) for run in runs] == [True, True, False]
+    assert {run.run_id for run in registry.runs()} == {run.run_id for run in runs[:2]}
 
 
 def test_a_run_is_abandoned_when_its_controller_is_dead_and_it_was_not_meant_to_stay() -> None:

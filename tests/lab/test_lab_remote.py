@@ -96,7 +96,11 @@ def test_the_end_of_the_program_ends_calls_under_way_and_later_ones() -> None:
     made.close()
 
 
-@pytest.mark.parametrize("rubbish", [b"Segmentation fault", b"[]", b"\xff\xfe", b"7"])
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"Segmentation fault", b"[]", b"\xff\xfe", b"7", b"[" * 200_000, b'{"id": true, "ok": true}'],
+    ids=["words", "list", "bytes", "number", "deep", "id"],
+)
 def test_a_program_that_prints_rubbish_is_given_up(rubbish: bytes) -> None:
     made, end = client()
     threads, found = calls(made, "one")
@@ -105,6 +109,26 @@ def test_a_program_that_prints_rubbish_is_given_up(rubbish: bytes) -> None:
     threads[0].join(5)
     assert found["one"].error == "ClientGone"
     assert "no answer" in found["one"].message
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"ok": True, "result": "x"}, remote.BAD_ANSWER),
+        ({"ok": "false", "result": {}}, remote.BAD_ANSWER),
+        ({"ok": False, "error": "x"}, remote.BAD_ANSWER),
+        ({"ok": False}, "an error without a code"),
+        ({"ok": True, "clock": 5}, ""),
+    ],
+)
+def test_an_answer_that_is_none_is_told_from_an_error(answer: dict[str, Any], error: str) -> None:
+    made, end = client()
+    threads, found = calls(made, "one")
+    number = json.loads(end.sent.get(timeout=5))["id"]
+    end.says.put(json.dumps({"id": number, **answer}).encode())
+    threads[0].join(5)
+    assert found["one"].error == error
     made.close()
 
 

@@ -45,6 +45,12 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="module")
+def big_and_bad(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    ops = with_a_stale_read(clients_at_work(100_000, LONG), LONG / 2)
+    return run_folder(tmp_path_factory.mktemp("runs") / "bigandbad", ops, LONG)
+
+
+@pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Made:
     ops = clients_at_work(100_000, LONG)
     assert len(ops) >= 95_000
@@ -347,6 +353,31 @@ def test_a_hundred_thousand_operations_stay_fluent(window: Window, big: Made) ->
     )
     assert sorted(took)[len(took) // 2] < 200, f"milliseconds of a zoom step: {took}"
     assert view(window)[2] == "bars"
+    assert window.errors() == []
+
+
+def test_what_is_wrong_among_a_hundred_thousand_operations_stands_first_and_is_found(
+    window: Window, big_and_bad: Made
+) -> None:
+    """The few operations that contradict each other are told before anything else; one click shows them."""
+    why = next(one.why for one in big_and_bad.judgements if one.why is not None)
+    assert len(big_and_bad.ops) >= 95_000
+    window.open(big_and_bad.page)
+    assert window.text("h1") == "FAILED"
+    assert window.text("#count") == f"{len(big_and_bad.ops):,} operations"
+    paints = window.run("return performance.getEntriesByType('paint').map(one => one.startTime)")
+    assert paints[0] < 10_000, "milliseconds until there is something to see"
+    rows = window.run("return document.querySelectorAll('#whys .acts .said').length")
+    assert rows == len(why.operations)
+    assert why.offender.client in window.text("#whys .acts .bad")
+    places = "return ['#whys', '#plot'].map(one => document.querySelector(one).getBoundingClientRect().top)"
+    assert sorted(tops := window.run(places)) == tops
+    assert view(window) == (0, pytest.approx(LONG + 0.1, abs=0.2), "columns")
+    window.run(
+        "[...document.querySelectorAll('#zoom button')].find(one => /First bad/.test(one.textContent)).click()"
+    )
+    start, end, mode = view(window)
+    assert (mode, start <= why.offender.start <= why.offender.end <= end) == ("bars", True)
     assert window.errors() == []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -108,6 +109,16 @@ def test_a_broken_node_is_caught_by_the_standard_check(
     found = caught[mutant].result()
     assert found.code == 1, f"{CASES[mutant].what} was not caught: {found.said}"
     assert set(found.steps("failed")) & set(CASES[mutant].steps), found.result["sentence"]
+
+
+def test_the_page_names_the_mutants_and_what_catches_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", page.partition("| mutant |")[2], re.MULTILINE)[:9] == [
+        *CASES
+    ]
+    assert {path.parent.name for path in MUTANTS.glob("*/sitecustomize.py")} <= set(
+        re.findall(r"`(\w+)`", page)
+    )
 
 
 def schedules() -> list[str]:

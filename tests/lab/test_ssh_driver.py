@@ -23,6 +23,7 @@ import fault_holder
 import pytest
 from driver_conformance import DriverConformance
 from fault_conformance import FaultConformance, holding
+from killed_controller import DIAL, breaking, collected, kill_when, run_of
 from lab_support import run_check, states, until
 from ssh_machines import CHECKOUT, Key, Machine, Machines, machines
 
@@ -192,7 +193,18 @@ class TestSshFaults(FaultConformance):
     """Packets and mounts of whole machines. Faults end with whoever does them, whatever becomes of the connection."""
 
     driver_name = "ssh"
-    specs = ("partition@node1/node2.node3", "latency:ms=80@node2")
+    specs = (
+        "partition@node1/node2.node3",
+        "latency:ms=80@node2",
+        "one-way@node1/node2",
+        "reset@node2",
+        "read-only@node1",
+        "kill@node3",
+        "pause@node2",
+        "clock:seconds=-7200@node1",
+        "flip:files=probe/*@node2",
+    )
+    turns = ("partition@node1/node2+latency:ms=80@node2/node3",)
     hosts: ClassVar[Machines]
 
     @pytest.fixture(scope="class")
@@ -206,6 +218,11 @@ class TestSshFaults(FaultConformance):
         """The third is dialed by a name that only the machines know."""
         named = cls.hosts.host(2, inner=cls.hosts.each[2].container.name)
         return replace(with_host(cls.hosts.topology(3), "node3", named), clocks=True)
+
+    @pytest.fixture(autouse=True)
+    def _probe(self, driver: Driver, _healthy: None) -> None:
+        """A file that can be damaged."""
+        driver.write("node2", "probe/file", bytes(range(256)) * 20)
 
     def test_a_node_is_dialed_where_its_peers_know_it(self, driver: Driver) -> None:
         third = self.hosts.each[2]
@@ -290,6 +307,49 @@ class TestSshFaults(FaultConformance):
             assert chains(hosts.each[0]) == ["LAILA-forgotten"]
             assert driver.remove() == []
             assert chains(hosts.each[0]) == []
+
+
+@pytest.mark.container
+def test_machines_are_as_they_were_before_a_check_that_was_killed(hosts: Machines, tmp_path: Path) -> None:
+    """It dies with -9, and its agents too, while one machine is cut off and a node cannot write: gc undoes it all."""
+    file, first = tmp_path / "hosts.toml", hosts.each[0]
+    file.write_text(as_toml(hosts.topology(2)))
+    faults = ("--faults", "partition@node1/node2+read-only@node2", "--time", "60")
+    with breaking(
+        "check", str(file), *faults, "--workloads", "peering", "--out", str(tmp_path)
+    ) as controller:
+        run = run_of(controller)
+        kill_when(controller, run, 2, lambda: bool(chains(first)) and covered(hosts.each[1]) and mute(hosts))
+    (done,) = collected()
+    assert (done["run_id"], done["driver"], done["left"]) == (run.run_id, "ssh", [])
+    assert not mute(hosts)
+    assert [chains(machine) for machine in hosts.each[:2]] == [[], []]
+    assert not covered(hosts.each[1])
+    assert registry.runs() == []
+    for machine in hosts.each[:2]:
+        until(lambda: run.run_id not in machine.run("ps", "-ef"), "its last program there to end")  # noqa: B023  asked at once
+        assert "laila-lab" not in machine.run("ls", "/root")
+
+
+def as_toml(shape: Topology) -> str:
+    """A topology file with these hosts."""
+    tables = ['name = "machines"']
+    for node in shape.nodes:
+        assert node.host is not None
+        known = ("address", "user", "key", "known_hosts", "python")
+        words = ", ".join(f"{key} = {json.dumps(getattr(node.host, key))}" for key in known)
+        tables.append(f'[[nodes]]\nname = "{node.name}"\nhost = {{{words}}}')
+    return "\n".join(tables)
+
+
+def mute(hosts: Machines) -> bool:
+    """Whether nothing comes back from the second machine when the first one dials its sshd."""
+    first, second = hosts.each[:2]
+    return first.run("python3", "-c", DIAL, second.address, "22") == "silence\n"
+
+
+def covered(machine: Machine) -> bool:
+    return "laila-lab" in machine.run("cat", "/proc/mounts")
 
 
 @pytest.mark.container

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -175,8 +176,10 @@ def test_a_lab_goes_on_until_a_test_fails(session: tuple[Path, str]) -> None:
 
 def test_only_failed_tests_leave_evidence(session: tuple[Path, str]) -> None:
     folder, said = session
-    (run_folder,) = (folder / "lab-runs").iterdir()
-    assert run_folder.name.startswith("test_mended-")
+    by_hand, run_folder = sorted((folder / "lab-runs").iterdir())
+    assert by_hand.name.startswith("test_mended-")
+    assert run_folder.name.startswith(f"{by_hand.name}-")
+    assert "exec echo here" in (by_hand / "history.jsonl").read_text()
     assert str(run_folder / "report.html") in said
     files = {str(path.relative_to(run_folder)) for path in run_folder.rglob("*") if path.is_file()}
     logs = {"logs/node1.log", "logs/node2.log"}
@@ -198,6 +201,103 @@ def test_it(lab, nodes):
     note(lab, "kept")
     raise AssertionError("on purpose")
 """
+
+
+BY_HAND = f"""{HEAD}
+def test_by_hand(lab, nodes, faults):
+    with faults("pause@node2"):
+        pass
+    nodes["node1"].kill()
+    with lab.fault("partition@node1/node2"):
+        raise AssertionError("not here")
+
+@pytest.mark.lab("broken.toml", driver="process")
+def test_no_lab(lab): ...
+
+def test_well(lab, nodes, faults):
+    with faults("pause@node2"):
+        nodes["node1"].exec("true")
+"""
+BROKEN = """
+[[nodes]]
+name = "left"
+
+[[nodes]]
+name = "right"
+pools = [{name = "durable", kind = "sqlite", path = "/dev/null/no.sqlite"}]
+"""
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What tests that never call `lab.run` leave."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    (folder / "broken.toml").write_text(BROKEN)
+    (folder / "home").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAILA_LAB_HOME", str(folder / "home"))
+        done = run(folder, "--junit-xml", "out.xml", test_it=BY_HAND)
+    return folder, done.stdout + done.stderr
+
+
+def evidence(folder: Path, name: str) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+    """The folder of that name, its result, and the lines of its history."""
+    (found,) = [path for path in (folder / "lab-runs").iterdir() if path.name.startswith(name)]
+    lines = (found / "history.jsonl").read_text().splitlines()
+    return found, json.loads((found / "result.json").read_text()), [json.loads(line) for line in lines]
+
+
+def test_what_a_failed_test_did_by_hand_is_kept(by_hand: tuple[Path, str]) -> None:
+    folder, said = by_hand
+    left, result, history = evidence(folder, "test_by_hand-")
+    assert cases(folder)["test_by_hand"][0] == "failure", said
+    assert str(left / "report.html") in said
+    assert result["verdict"] == "failed"
+    why = "partition@node1/node2: nothing runs at one end of node1-node2"
+    assert result["steps"][0]["detail"] == f"laila.errors.LabError: {why}"
+    (bite,) = result["facts"]["bites"]
+    assert (bite["spec"], bite["nodes"], bool(bite["proof_of_healing"])) == ("pause@node2", ["node2"], True)
+    told = [(one["what"], one.get("node", "")) for one in history]
+    assert told[:2] == [("up", "node1"), ("up", "node2")]
+    assert told[2:] == [("fault", "node2"), ("heal", "node2"), ("kill", "node1"), ("note", "")]
+    assert history[-1]["text"] == why
+    assert [one["t"] for one in history] == sorted(one["t"] for one in history)
+    logs = {path.name: path.read_text() for path in (left / "logs").iterdir()}
+    assert all(logs[f"{node}.log"] and "no log" not in logs[f"{node}.log"] for node in ("node1", "node2"))
+    page = (left / "report.html").read_text()
+    assert "pause@node2" in page
+    assert "pytest 'test_it.py::test_by_hand' --lab-seed" in page
+
+
+def test_a_lab_that_does_not_start_leaves_its_nodes_last_words(by_hand: tuple[Path, str]) -> None:
+    folder, said = by_hand
+    left, result, history = evidence(folder, "broken-")
+    how, told = cases(folder)["test_no_lab"]
+    assert (how, result["verdict"]) == ("error", "failed")
+    assert f"evidence: {left / 'report.html'}" in told
+    assert str(left / "report.html") in said.partition("= labs =")[2]
+    assert "/dev/null/no.sqlite" in (left / "logs" / "right.log").read_text()
+    assert history
+
+
+def test_what_went_well_by_hand_leaves_nothing(by_hand: tuple[Path, str]) -> None:
+    folder, said = by_hand
+    assert cases(folder)["test_well"][0] == "ok", said
+    assert len(list((folder / "lab-runs").iterdir())) == 2
+    assert list((folder / "home").iterdir()) == []
+
+
+def test_a_lab_without_the_fixture_leaves_the_same(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="mine") as caught:
+        with Lab.start("shared-volume", nodes=2, driver="process", out=tmp_path) as lab:
+            with lab.fault("pause@node1"):
+                raise AssertionError("mine")
+    (left,) = tmp_path.iterdir()
+    assert caught.value.__notes__ == [f"evidence: {left / 'report.html'}"]
+    result = json.loads((left / "result.json").read_text())
+    assert [bite["spec"] for bite in result["facts"]["bites"]] == ["pause@node1"]
+    assert result["steps"][0]["detail"] == "AssertionError: mine"
+    assert registry.runs() == []
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])

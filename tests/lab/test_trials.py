@@ -15,7 +15,7 @@ import pytest
 
 from laila.errors import LabError
 from laila.lab import workloads
-from laila.lab.checkers.operations import UNKNOWN
+from laila.lab.checkers.operations import OK, UNKNOWN
 from laila.lab.checkers.verdict import Verdict
 from laila.lab.drivers.local_client import LocalPrograms
 from laila.lab.faults import Scene
@@ -23,7 +23,8 @@ from laila.lab.history import History
 from laila.lab.remote import RemoteClient
 from laila.lab.trials.invoking import Invoker, ObjectInvoker, ProgramInvoker, Said, fail, ok, unknown
 from laila.lab.trials.trial import Plan, Trial
-from laila.lab.workloads.base import Invocation, Who, Workload
+from laila.lab.workloads.base import Invocation, Script, Who, Workload
+from laila.lab.workloads.register import Register
 
 NODES = ("east", "west")
 PROGRAM = """
@@ -144,7 +145,7 @@ def test_what_nobody_knows_accuses_nobody(tmp_path: Path) -> None:
 
 
 def test_a_client_that_says_refused_of_what_was_done_is_seen(tmp_path: Path) -> None:
-    done = play(tmp_path, Liar())
+    done = play(tmp_path, Liar(), seconds=1.5)
     assert Verdict.ILLEGAL in {one.verdict for one in done.judgements}
 
 
@@ -164,7 +165,7 @@ def test_a_system_that_never_answers_shows_nothing(tmp_path: Path) -> None:
             time.sleep(0.6)
             raise TimeoutError("no answer")
 
-    with pytest.raises(LabError, match=r"before any fault"):
+    with pytest.raises(LabError, match=r"the workload register could not begin"):
         play(tmp_path, Dead(), patience=1.5)
 
 
@@ -184,12 +185,16 @@ def test_an_answer_that_is_none_is_unknown_and_told(tmp_path: Path) -> None:
         ("if turn > 30: sys.exit('out of cheese')", r"out of cheese"),
         ("if turn > 30: sys.stderr.write('oh dear\\n'); print('hello')", r"oh dear"),
         ("if turn > 30 and op == 'read': answer['result'] = {'colour': 'red'}", r"'value'"),
+        ("if turn == 30: answer['result'] = 'red'", r"not an answer"),
+        ("if turn == 30: answer['ok'] = 'no'", r"not an answer"),
+        ("if turn == 30: answer = '[' * 200_000; print(answer); continue", r"what is no answer"),
+        ("answer['clock'] = 5", ""),
         (
             "if turn > 30: sys.stderr.write('zzz\\n'); sys.stderr.flush(); import time; time.sleep(60)",
             r"no answer.*zzz",
         ),
     ],
-    ids=["right", "dies", "rubbish", "lies", "hangs"],
+    ids=["right", "dies", "rubbish", "lies", "text", "ok is text", "deep", "other words", "hangs"],
 )
 def test_client_programs_of_all_sorts(tmp_path: Path, wrong: str, said: str) -> None:
     """One process is the whole system, so that it is right as long as it works."""
@@ -222,3 +227,87 @@ def test_client_programs_of_all_sorts(tmp_path: Path, wrong: str, said: str) -> 
         for client in opened:
             client.close(0.1)
         programs.end_all()
+
+
+class Gives:
+    """A client in Python that says ok to everything, and this."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def invoke(self, asked: Invocation) -> Said:
+        return ok(self.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "gives", "wrong"),
+    [
+        ("read", b"bytes", "is no JSON value"),
+        ("read", object(), "is no JSON value"),
+        ("cas", 1, "true or false"),
+        ("cas", None, "true or false"),
+        ("acquire", "7", "whole number"),
+        ("list", None, "is a list"),
+        ("list", [b"a"], "is no JSON value"),
+        ("peers", None, "a list of names"),
+        ("digest", [], "text by name"),
+    ],
+)
+def test_a_python_client_that_gives_another_shape_has_said_nothing(op: str, gives: Any, wrong: str) -> None:
+    """Neither does that fell a judge, nor is a right system accused by it."""
+    told = ObjectInvoker(Gives(gives)).invoke(Invocation(op, "k", ["a", "b"]), 5.0)
+    assert (told.outcome, told.result) == (UNKNOWN, None)
+    assert f"the client's answer to {op} is none" in told.lie
+    assert wrong in told.lie
+
+
+@pytest.mark.parametrize(
+    ("op", "gives", "result"),
+    [
+        ("read", ("a", 1), ["a", 1]),
+        ("write", "OK", None),
+        ("list", {"a"}, ["a"]),
+        ("list", ("a", "b"), ["a", "b"]),
+        ("acquire", None, None),
+        ("peers", frozenset({"b", "a"}), ["a", "b"]),
+    ],
+)
+def test_what_a_python_client_gives_is_kept_as_json(op: str, gives: Any, result: Any) -> None:
+    told = ObjectInvoker(Gives(gives)).invoke(Invocation(op, "k"), 5.0)
+    assert (told.outcome, told.result, told.lie) == (OK, result, "")
+
+
+def test_a_list_that_grows_after_it_was_given_is_what_it_was(tmp_path: Path) -> None:
+    class Own(Store):
+        """Gives its own list away."""
+
+        def do(self, asked: Invocation) -> Said:
+            added = self.data.setdefault(asked.key, [])
+            if asked.op == "list":
+                return ok(added)
+            added.append(asked.value)
+            return ok()
+
+    assert {one.verdict for one in play(tmp_path, Own(), "set").judgements} == {Verdict.OK}
+
+
+@pytest.mark.parametrize("part", ["script", "closing"])
+def test_a_workload_that_cannot_go_on_has_shown_nothing(tmp_path: Path, part: str) -> None:
+    class Falls(Register):
+        def script(self, who: Who, chance: random.Random) -> Script:
+            yield from super().script(who, chance) if part == "closing" else iter(())
+            raise ZeroDivisionError("of its own")
+
+        def closing(self, who: Who) -> Script:
+            yield from super().closing(who)
+            if part == "closing":
+                raise ZeroDivisionError("of its own")
+
+    plan = Plan((Falls(),), (), seed=3, seconds=0.3, calm=0.1, patience=1.0)
+    scene = Scene(None, NODES, random.Random(3))  # type: ignore[arg-type]  # noqa: S311
+    system = Store()
+    with (
+        History(tmp_path / "history.jsonl") as history,
+        pytest.raises(LabError, match="could not go on: ZeroDivisionError: of its own"),
+    ):
+        Trial(plan, scene, history, lambda workload, who: ObjectInvoker(system)).run()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import heapq
 import itertools
 import json
 import math
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -324,7 +327,7 @@ def test_no_value_is_written_twice_by_any_client_or_incarnation(name: str) -> No
     values: list[Any] = []
     for number, incarnation in itertools.product(range(2), range(3)):
         who = Who(f"node1/{number}", "node1", number, 6, NODES, incarnation)
-        for one in asked(workload, 5, 100, who):
+        for one in asked(workload, 5, 300, who):
             if one.op in ("write", "add"):
                 values.append(one.value)
             elif one.op == "cas":
@@ -493,3 +496,16 @@ def test_rubbish_is_no_answer(op: str, answer: Any) -> None:
 def test_an_operation_that_nobody_knows_is_refused() -> None:
     with pytest.raises(BadConfig, match="unknown operation 'fly'; there are read, write, cas"):
         protocol.request(Invocation("fly", "k"))
+
+
+def test_the_page_names_every_option_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "workloads.md").read_text()
+    page = page.partition("options and their defaults")[2].partition("###")[0]
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    told = {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
+    for name, kind in workloads.WORKLOADS.items():
+        for option in dataclasses.fields(kind):  # type: ignore[arg-type]  # every workload is a dataclass
+            if option.name not in ("prefix", "offered"):
+                shown = re.search(rf"`{option.name}(?:=([\w.]+))?`", told[name])
+                assert shown is not None, f"{name}: {option.name}"
+                assert shown[1] is None or json.loads(shown[1]) == option.default

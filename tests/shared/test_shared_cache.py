@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from laila.artifacts import Artifact, TrustSet, default_identity
 from laila.errors import ArtifactCorrupt, BadConfig, StorageError, UntrustedSigner
 from laila.maif import create_maif, load_maif
 from laila.shared import SharedArtifactStore, reading
+from laila.shared.cache import Cache
 from laila.shared.fingerprint import SETTLED, SETTLED_COARSE, Fingerprint
 from laila.shared.private import cache_home, private_directory
 from laila.transport.identity import Identity
@@ -390,3 +392,24 @@ def test_a_link_in_the_place_of_a_cache_is_refused(tmp_path: Path) -> None:
 def test_settling_takes_longer_than_the_clocks_step() -> None:
     """Of the clock that the kernel takes file times from."""
     assert time.clock_getres(5) < SETTLED / 2  # CLOCK_REALTIME_COARSE
+
+
+def test_copies_that_others_throw_away_are_no_missing_artifacts(open_store: Open) -> None:
+    """Another process makes room in the same cache, over and over: what is on the volume is there all the same."""
+    store = open_store()
+    store.create("there", "text")
+    other = Cache(Path(store.local_cache), 1)
+    over = threading.Event()
+
+    def clear() -> None:
+        while not over.wait(0.0005):
+            other.clear()
+
+    clearing = threading.Thread(target=clear)
+    clearing.start()
+    try:
+        for _ in range(300):
+            assert store.load_cached("there").get_content_list()[0]["text"] == "text"
+    finally:
+        over.set()
+        clearing.join()

@@ -16,7 +16,7 @@ from laila.lab.checkers.atomic import REFUSED, by_key, plain, said
 from laila.lab.checkers.operations import FAIL, OK, Op
 from laila.lab.checkers.tenures import Taken
 from laila.lab.checkers.verdict import Explanation, Judgement, Verdict
-from laila.lab.checkers.zones import PHANTOM
+from laila.lab.checkers.zones import EARLY, PHANTOM
 
 CHECK = "nothing lost under a lock"
 LOST = "an update under the lock was lost"
@@ -64,6 +64,10 @@ def _wrong(
 ) -> Explanation | None:
     if write is None and read.result is not None:
         return Explanation(PHANTOM, f"{said(read)}, which no holder wrote", (read,), read)
+    if write is not None and write.start > read.end:
+        return Explanation(
+            EARLY, f"{said(read)} was over before {said(write)} was begun", (read, write), read
+        )
     if write is not None and write.outcome == FAIL:
         return Explanation(REFUSED, f"{said(read)}, though {said(write)}", (write, read), read)
     if last is None or last is write:

@@ -1,9 +1,9 @@
 """Locks: never two at a time, and every later holder has a greater token.
 
-Two judges look at each lock. One compares the times for which clients had it without doubt, and their tokens: exact,
-in O(n log n), and its explanations are two holders. The other looks for an order of all acquisitions and releases that
-a lock with fencing tokens allows (`laila.lab.checkers.wing_gong`), within bounds: it also sees a lock let go by one who
-did not have it. What it could not decide is unknown.
+Two judges look at each lock. One compares the times for which clients had it without doubt, and their tokens, and sees
+who let go of it without ever having got it: exact, in O(n log n), and its explanations are one or two holders. The
+other looks for an order of all acquisitions and releases that a lock with fencing tokens allows
+(`laila.lab.checkers.wing_gong`), within bounds. What it could not decide is unknown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def judge(taken: Taken, key: str, lease: float = 0.0, bounds: Bounds = USUAL) ->
         if not one.acquired.start <= one.got:
             reason = f"{one.acquired} ended before it began: the clocks say nothing"
             return Judgement(CHECK, key, Verdict.UNKNOWN, count, reason=reason)
-    faults = [*overlaps(taken.tenures), *unrisen(taken.tenures)]
+    faults = [*overlaps(taken.tenures), *unrisen(taken.tenures), *(() if lease > 0 else strays(taken))]
     if faults:
         first = min(faults, key=lambda fault: (fault.offender.end, len(fault.operations)))
         return Judgement(CHECK, key, Verdict.ILLEGAL, count, first, len(faults))
@@ -56,7 +56,7 @@ def judge(taken: Taken, key: str, lease: float = 0.0, bounds: Bounds = USUAL) ->
     if found.verdict is Verdict.UNKNOWN:
         return Judgement(CHECK, key, Verdict.UNKNOWN, count, reason=found.reason)
     if found.blocked is not None:
-        return Judgement(CHECK, key, Verdict.ILLEGAL, count, _explained(units, found.blocked, taken), 1)
+        return Judgement(CHECK, key, Verdict.ILLEGAL, count, _explained(units, found.blocked), 1)
     if reason := _vacuous(taken):
         return Judgement(CHECK, key, Verdict.UNKNOWN, count, reason=reason)
     return Judgement(CHECK, key, Verdict.OK, count)
@@ -102,6 +102,16 @@ def unrisen(held: Sequence[Tenure]) -> list[Explanation]:
             if before is None or _number(one) > _number(before):
                 before = one
     return list(found.values())
+
+
+def strays(taken: Taken) -> list[Explanation]:
+    """One for each release that went through of a client that had never got it: no order has a place for it."""
+    return [
+        Explanation(
+            STRAY, f"{one.client} let go of {one.key} ({one.end:.4f} s), and had never got it", (one,), one
+        )
+        for one in taken.strays
+    ]
 
 
 def _unrisen(before: Tenure, one: Tenure) -> Explanation:
@@ -160,12 +170,7 @@ def step(state: tuple[Hashable, float], what: tuple[Any, ...]) -> Any:
     return (what[1], token) if token > last else IMPOSSIBLE
 
 
-def _explained(units: Sequence[Unit], blocked: Call, taken: Taken) -> Explanation:
-    if taken.strays:
-        stray = min(taken.strays, key=lambda op: op.end)
-        text = f"{stray.client} let go of {stray.key} ({stray.end:.4f} s), and had never got it"
-        return Explanation(STRAY, text, (stray,), stray)
-
+def _explained(units: Sequence[Unit], blocked: Call) -> Explanation:
     def related(unit: Unit) -> bool:
         return bool(unit[0].what[1] == blocked.what[1])
 

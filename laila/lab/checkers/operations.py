@@ -97,6 +97,8 @@ class Op:
             raise ValueError(f"an outcome is one of {', '.join(OUTCOMES)}, not {outcome}")
         if type(start) not in _NUMBERS or type(end) not in _NUMBERS or (end == math.inf and outcome == OK):
             raise ValueError("start and end are numbers, and what is done has ended")
+        if not -math.inf < start < math.inf or not -math.inf < end:
+            raise ValueError("start and end are moments")
         return one
 
 
@@ -107,6 +109,6 @@ _client, _node, _op, _key, _value, _result, _start, _end, _outcome, _error = (
 
 
 def short(value: Any) -> str:
-    """A value as explanations name it."""
-    text = value if isinstance(value, str) else repr(value)
+    """A value as explanations name it, in characters that can be shown."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 24 else f"{text[:20]}…"

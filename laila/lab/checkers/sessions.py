@@ -6,6 +6,7 @@ later time, and cover greater numbers: having read its number is no fault of the
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -31,13 +32,14 @@ def judge_all(ops: Iterable[Op]) -> list[Judgement]:
 
 def judge(ops: Sequence[Op], key: str) -> Judgement:
     """One key, all clients."""
-    writes = {op.value: op for op in ops if op.op == "write"}
+    written = sorted((op for op in ops if op.op == "write"), key=lambda op: op.start)
     reads = [op for op in ops if op.op == "read" and op.outcome == OK]
-    numbers = [op.value for op in ops if op.op == "write"]
+    numbers = [op.value for op in written]
     count = len(numbers) + len(reads)
-    if len(writes) < len(numbers) or not all(_is_number(number) for number in numbers):
+    if not all(map(_is_number, numbers)) or any(map(operator.ge, numbers, numbers[1:])):
         reason = "the writer did not write greater and greater numbers, so their order is not known"
         return Judgement(CHECK, key, Verdict.UNKNOWN, count, reason=reason)
+    writes: dict[object, Op] = {op.value: op for op in written}
     found: list[Explanation] = []
     compared = 0
     for own in _by_client(ops).values():

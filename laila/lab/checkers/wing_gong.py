@@ -41,7 +41,7 @@ call that is possible in both and changes both leads to the same.
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much may be spent on one history: seconds of computing, so that a busy machine does not change the verdict,
-    and points, which take some 500 bytes each.
+    and points, which take some 300 bytes each.
     """
 
     seconds: float = 20.0

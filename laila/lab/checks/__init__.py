@@ -39,7 +39,7 @@ from laila.lab.checks.base import (
     Step,
     shared_by_all,
 )
-from laila.lab.checks.outfit import for_faults, outfit
+from laila.lab.checks.outfit import NEED_DISK, for_faults, outfit
 from laila.lab.checks.trials import TrialOrder
 from laila.lab.topology import STORE, Topology
 
@@ -90,7 +90,7 @@ def job(topology: Topology, trial: TrialOrder | None = None) -> tuple[Step, ...]
     """What is checked of this topology; with `trial`, and where the nodes are not laila's, a trial alone."""
     if topology.foreign:
         foreign = Step("start", "start nodes", links.start_foreign, vital=True)
-        return (foreign, *trials.steps(topology, trial or TrialOrder()))
+        return (foreign, *trials.steps(topology, trial or _on_others(topology)))
     if trial is not None:
         return (*READY[:2], *trials.steps(topology, trial), *INSIDE)
     shared = shared_by_all(topology)
@@ -104,10 +104,18 @@ def job(topology: Topology, trial: TrialOrder | None = None) -> tuple[Step, ...]
 
 def usual_trial(topology: Topology) -> TrialOrder | None:
     """The trial that is part of the standard check; None on a network volume, and for nodes that share nothing."""
+    if topology.foreign:
+        return _on_others(topology)
     shared = shared_by_all(topology)
     if shared is not None:
         return None if shared.networked else TrialOrder(usual=trials.ON_A_VOLUME)
     return TrialOrder(usual=trials.BESIDES) if _replicated(topology) else None
+
+
+def _on_others(topology: Topology) -> TrialOrder:
+    """On nodes that are not laila's: their state is put on other disks for nobody who did not ask for it."""
+    disks = NEED_DISK if not topology.state_mib else ()
+    return TrialOrder(usual=tuple(kind for kind in trials.USUAL if kind not in disks))
 
 
 def _replicated(topology: Topology) -> bool:

@@ -33,9 +33,9 @@ def one_holder_at_a_time(stage: Stage) -> str:
     ask(stage, workers[0], "register", register=REGISTER, write=[0, 0])
     ask(stage, workers[0], "holder", locks=PLACE, name=NAME)  # makes the directory, which others only open
     found: list[Hold] = []
-    for turn in range(1, ROUNDS + 1):
+    for _ in range(ROUNDS):
         stage.tell(f"{len(workers)} clients contend for one lock ({len(found)} holds so far)")
-        found += _contend(stage, workers, turn)
+        found += _contend(stage, workers)
         if not (missing := _missing(stage, found)):
             break
     found = keep(stage, found)
@@ -83,7 +83,7 @@ def judge(stage: Stage, found: Sequence[Hold], faults: Sequence[Fault]) -> None:
     )
 
 
-def _contend(stage: Stage, workers: Sequence[Worker], turn: int) -> list[Hold]:
+def _contend(stage: Stage, workers: Sequence[Worker]) -> list[Hold]:
     effort = stage.effort
     seeds = {worker.name: stage.random.randrange(1 << 30) for worker in workers}
     words: dict[str, Any] = {"locks": PLACE, "name": NAME, "register": REGISTER, "held": HELD, "pause": PAUSE}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from laila.errors import LailaError
+from laila.errors import BadConfig, LabError, LailaError
 from laila.lab import faults, workloads
 from laila.lab.checkers.verdict import Judgement, Verdict, worst
 from laila.lab.checks import revival
 from laila.lab.checks.base import CannotHere, Stage, Step
-from laila.lab.drivers.base import NodeState
+from laila.lab.drivers.base import Driver, NodeState
 from laila.lab.faults import FaultSpec, Scene, Schedule
+from laila.lab.faults.damage import Damage
 from laila.lab.topology import Topology
 from laila.lab.trials.clients import Programs, chosen
 from laila.lab.trials.invoking import Invoker
@@ -28,6 +30,7 @@ disks are slow, a version is on few replicas for long, and who reads it must not
 ON_A_VOLUME = ("pause", "kill-holder", "clock")
 """The same for the standard check of a shared volume."""
 FACT = "trial"
+SKIPPED = "skipped_faults"
 NOTICING = 1.0
 """Seconds that a node may take beyond the configured time to tell that a peer is gone."""
 LEAST_PEERING = 16.0
@@ -45,6 +48,14 @@ class TrialOrder:
     clients: int = 1
     usual: tuple[str, ...] = USUAL
     """The faults that come when `faults` says nothing, as far as the driver can."""
+
+    def __post_init__(self) -> None:
+        if self.clients < 1:
+            raise BadConfig(
+                f"a trial takes 1 client or more of each workload beside each node, not {self.clients}"
+            )
+        if not 0 <= self.seconds < math.inf:
+            raise BadConfig(f"a trial takes seconds of 0 or more, not {self.seconds:g}")
 
     def schedule(self) -> Schedule | None:
         """None where the run chooses. Raises BadConfig for what is no schedule, or no fault."""
@@ -75,8 +86,8 @@ def steps(topology: Topology, order: TrialOrder) -> tuple[Step, ...]:
         for name, title in titles.items()
     )
     play = Step("trial", "work while faults strike", lambda stage: _play(stage, order, subjects))
-    cannot = Step("cannot", "every fault that was asked for", _skipped, always=True)
-    return (play, *judged, cannot) if order.faults is not None else (play, *judged)
+    every = "every usual fault" if order.faults is None else "every fault that was asked for"
+    return (play, *judged, Step("cannot", every, _skipped, always=True))
 
 
 def _known(name: str) -> str:
@@ -114,7 +125,7 @@ def play(
     The facts of the stage have all that was seen, also when this raises what kept it from showing anything.
     """
     scene = _scene(stage)
-    turns = _turns(stage, scene, order)
+    turns = _turns(stage, scene, order, [one.name for one in made])
     scene.left = _all_of(scene.left, leave)
     seed = stage.random.randrange(1 << 31)
     least = LEAST_PEERING if any(one.name == "peering" for one in made) else 0.0
@@ -187,29 +198,98 @@ def _settled(stage: Stage) -> None:
     revival.all_up(stage, stage.topology.directed_links(), "nothing is broken any more")
 
 
-def _turns(stage: Stage, scene: Scene, order: TrialOrder) -> Schedule:
-    """The schedule, without what cannot be done here; that is kept for the step which says so."""
-    asked = order.schedule()
-    skipped: dict[str, str] = {}
-    stage.facts["skipped_faults"] = skipped
-    if asked is None:
-        texts = order.usual if order.faults is None else tuple(faults.KINDS)
-        can = []
-        for spec in map(FaultSpec.parse, texts):
-            if hindrance := faults.KINDS[spec.kind].hindrance(stage.driver):
-                if order.faults == ALL:
-                    skipped[spec.kind] = hindrance
-            else:
-                can.append((spec,))
-        scene.chance.shuffle(can)
-        return tuple(can)
-    turns = []
-    for turn in asked:
-        why = {str(spec): faults.KINDS[spec.kind].hindrance_of(stage.driver, spec) for spec in turn}
-        skipped |= {spec: hindrance for spec, hindrance in why.items() if hindrance}
-        if not any(why.values()):
-            turns.append(turn)
+def _turns(stage: Stage, scene: Scene, order: TrialOrder, played: Collection[str]) -> Schedule:
+    """The schedule; where the run chooses, without what cannot be done here. That is kept for the step `cannot`."""
+    found = ahead(stage.driver, order, played)
+    stage.facts[SKIPPED] = dict(found.skipped)
+    turns = list(found.turns)
+    if order.schedule() is None:
+        scene.chance.shuffle(turns)
     return tuple(turns)
+
+
+# -- what can be done
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What will be done of an order, and which of the faults that nobody named fall away, with the reasons."""
+
+    turns: Schedule
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Those that this machine or driver cannot do."""
+    idle: Mapping[str, str] = field(default_factory=dict)
+    """Those that would find nothing to strike, whatever the machine can do."""
+
+
+def well_written(driver: Driver, order: TrialOrder) -> None:
+    """Raises BadConfig for a fault that names a node, an option or a value that these nodes do not have. Nothing needs
+    to be prepared for that.
+    """
+    asked = order.schedule()
+    if asked == () and order.faults != "none":
+        raise BadConfig("no fault is named; to break nothing say none")
+    nobody = random.Random(0)  # noqa: S311  whom the seed chooses is chosen later
+    for spec in (spec for turn in asked or () for spec in turn):
+        faults.make(Scene(driver, driver.topology.names, nobody), spec)
+
+
+def ahead(driver: Driver, order: TrialOrder, played: Collection[str]) -> Ahead:
+    """What can be done of an order while these workloads are played, on a driver that is prepared.
+
+    Raises BadConfig as `well_written` does, and LabError for a fault that was asked for by its name and cannot be done,
+    and when of `all` none can.
+    """
+    well_written(driver, order)
+    asked = order.schedule()
+    if asked is not None:
+        why = {
+            str(spec): _idle(spec, driver, played) or _hindrance(driver, spec)
+            for turn in asked
+            for spec in turn
+        }
+        if cannot := "; ".join(
+            f"{spec} cannot be done here: {reason}" for spec, reason in why.items() if reason
+        ):
+            raise LabError(cannot)
+        return Ahead(asked)
+    turns: list[tuple[FaultSpec, ...]] = []
+    skipped: dict[str, str] = {}
+    idle: dict[str, str] = {}
+    for spec in map(FaultSpec.parse, order.usual if order.faults is None else tuple(faults.KINDS)):
+        if reason := _idle(spec, driver, played):
+            idle[str(spec)] = reason
+        elif reason := _hindrance(driver, spec):
+            skipped[str(spec)] = reason
+        else:
+            turns.append((spec,))
+    if not turns and order.faults == ALL:
+        raise LabError("none of the faults can be done here: see `laila lab doctor`")
+    return Ahead(tuple(turns), skipped, idle)
+
+
+def foresee(stage: Stage, order: TrialOrder) -> None:
+    """Before any node runs: say which faults fall away and why. Raises as `ahead` does."""
+    found = ahead(stage.driver, order, chosen(stage.topology, order.workloads))
+    stage.facts[SKIPPED] = dict(found.skipped)
+    for spec, why in found.skipped.items():
+        stage.progress.say(f"cannot be done here, skipped: {spec}: {why}")
+    for spec, why in found.idle.items():
+        stage.progress.say(f"nothing to strike, left out: {spec}: {why}")
+
+
+def _hindrance(driver: Driver, spec: FaultSpec) -> str:
+    return faults.known(spec).hindrance_of(driver, spec)
+
+
+def _idle(spec: FaultSpec, driver: Driver, played: Collection[str]) -> str:
+    """Why it would find nothing to strike; empty when it will, or when that is not known."""
+    if spec.kind == "kill-holder" and "lock" not in played and set(played) <= set(workloads.WORKLOADS):
+        return f"none of the workloads has locks ({', '.join(played)}); add lock"
+    replicas = any(node.replicas for node in driver.topology.nodes)
+    if issubclass(faults.known(spec), Damage) and "files" not in spec.options and not replicas:
+        return f"the nodes serve no replica whose files could be damaged; write {spec.kind}:files=PATTERN"
+    return ""
 
 
 # -- verdicts -----------------------------------------------------------------------------------------------
@@ -243,7 +323,7 @@ class Unjudged(LailaError):
 
 
 def _skipped(stage: Stage) -> str:
-    skipped: dict[str, str] = stage.facts.get("skipped_faults", {})
+    skipped: dict[str, str] = stage.facts.get(SKIPPED, {})
     if skipped:
         raise CannotHere("; ".join(f"{spec}: {why}" for spec, why in skipped.items()))
     return "all of them can be done here"

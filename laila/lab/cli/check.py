@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import secrets
 import shlex
 import sys
 from typing import Any
 
+from laila.errors import BadConfig
 from laila.lab.cli import common
 
 EXAMPLES = """\
@@ -59,7 +61,7 @@ def _check(options: argparse.Namespace) -> int:
 
     wanted = common.wanted(options)
     trial = _trial(options)
-    choice = drivers.choose(options.driver, wanted)
+    choice = common.driver(options, wanted)
     seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
     command = _command(options, choice.name, seed)
     order = Order(
@@ -83,14 +85,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _trial(options: argparse.Namespace) -> Any:
-    """None when nothing of a trial was asked for: then it is part of the usual check."""
+    """None when nothing of a trial was asked for: then it is part of the usual check. Raises BadConfig."""
     from laila.lab.checks.trials import TrialOrder
 
+    if options.clients < 1:
+        raise BadConfig(f"--clients takes a number of 1 or more, not {options.clients}")
+    if options.time is not None and not 0 <= options.time < math.inf:
+        raise BadConfig(f"--time takes seconds of 0 or more, not {options.time:g}")
     if options.faults is None and options.time is None and options.workloads is None:
         return None
     names = tuple(name.strip() for name in (options.workloads or "").split(",") if name.strip())
     order = TrialOrder(names, options.faults, options.time or 0.0, options.clients)
-    order.schedule()
+    if order.schedule() == () and options.faults != "none":
+        raise BadConfig("--faults names none; to break nothing write --faults none")
     return order
 
 

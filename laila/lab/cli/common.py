@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -71,6 +72,27 @@ def wanted(options: argparse.Namespace) -> Any:
     return dataclasses.replace(found, image=options.image) if options.image else found
 
 
+def driver(options: argparse.Namespace, topology: Any) -> Any:
+    """Which driver takes these nodes. Raises BadConfig for an --image that none of them would be made of."""
+    from laila.lab import drivers
+
+    if options.image and (topology.compose or topology.attach):
+        raise BadConfig(
+            "--image is not for a compose file of yours: each of its services names its own image"
+        )
+    if options.image and all(topology.network_volume_of(name) for name in topology.names):
+        raise BadConfig(
+            f"--image is not for nodes on a network volume: they are made of {topology.volumes_image}"
+        )
+    choice = drivers.choose(options.driver, topology)
+    if options.image and choice.name not in ("docker", "compose"):
+        raise BadConfig(
+            f"--image is what containers are made of, and the {choice.name} driver ({choice.reason}) makes none: "
+            "leave it out, or take --driver docker"
+        )
+    return choice
+
+
 def in_words(topology: Any, choice: Any) -> str:
     return f"{len(topology.nodes)} nodes, {choice.name} driver ({choice.reason})"
 
@@ -84,6 +106,8 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
     """Errors of the lab end with 2: 1 is kept for nodes that did wrong."""
 
     def guarded(options: argparse.Namespace) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # what clients say need be no text
         try:
             return run(options)
         except LailaError as error:

@@ -17,6 +17,8 @@ EXAMPLES = """\
   laila lab doctor
   laila lab doctor mine.toml          the same for your own topology, its hosts and its compose file
   laila lab doctor --json
+
+exit codes: 0 a driver can have these nodes here, 2 none can
 """
 
 
@@ -73,5 +75,5 @@ def _show(findings: Sequence[Finding]) -> None:
                 print(f"{driver}, {one.what}: {one.detail}")
 
 
-def _mark(fine: bool) -> str:
-    return "✔" if fine else "✘"
+def _mark(fine: bool | None) -> str:
+    return "?" if fine is None else "✔" if fine else "✘"

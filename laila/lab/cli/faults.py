@@ -47,11 +47,12 @@ def add(subs: Any) -> None:
 def _inject(options: argparse.Namespace) -> int:
     from laila.lab import standing
     from laila.lab.faults import FaultSpec, Scene, by_hand
+    from laila.lab.runner import interruptible
 
     spec = FaultSpec.parse(options.fault)
-    if options.seconds is not None and options.seconds <= 0:
+    if options.seconds is not None and not options.seconds > 0:
         raise BadConfig(f"--for takes seconds above 0, not {options.seconds:g}")
-    with standing.attached(standing.find(options.run_id)) as driver:
+    with standing.attached(standing.find(options.run_id)) as driver, interruptible():
         chance = random.Random(options.seed)  # noqa: S311  repeatable on purpose
         scene = Scene(driver, driver.topology.names, chance, ready=driver.wait_ready)
         entry, proof = by_hand.inject(scene, spec, options.seconds)
@@ -65,9 +66,11 @@ def _inject(options: argparse.Namespace) -> int:
 
 def _heal(options: argparse.Namespace) -> int:
     from laila.lab import standing
-    from laila.lab.faults import ledger
+    from laila.lab.faults import by_hand, ledger
 
-    time.sleep(max(0.0, options.after))
+    if not 0 <= options.after <= by_hand.LONGEST:
+        raise BadConfig(f"--after takes seconds from 0 to {by_hand.LONGEST:g}, not {options.after:g}")
+    time.sleep(options.after)
     run = standing.find(options.run_id)
     known = {entry.id: entry for entry in ledger.open_entries(run)}
     if unknown := [one for one in options.ids if one not in known]:

@@ -54,17 +54,21 @@ def add(subs: Any) -> None:
         "argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="for example: -- laila peers"
     )
     gc = common.add(
-        subs, "gc", _gc, "remove what killed runs left", "  laila lab gc\n  laila lab gc --all --json"
+        subs,
+        "gc",
+        _gc,
+        "remove what killed runs left, and undo what killed commands broke",
+        "  laila lab gc\n  laila lab gc --all --json",
     )
     gc.add_argument("--all", action="store_true", dest="everything", help="also labs that were meant to stay")
     common.add_json(gc)
 
 
 def _up(options: argparse.Namespace) -> int:
-    from laila.lab import drivers, progress, standing
+    from laila.lab import progress, standing
 
     wanted = common.wanted(options)
-    choice = drivers.choose(options.driver, wanted)
+    choice = common.driver(options, wanted)
     title = f"laila lab up {options.topology}: {common.in_words(wanted, choice)}"
     shown = progress.for_stream(sys.stderr if options.json else sys.stdout, title)
     try:
@@ -156,16 +160,18 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
+    import dataclasses
+
     from laila.lab import standing
 
     done = standing.collect(everything=options.everything)
     if options.json:
-        print(
-            json.dumps([{"run_id": item.run_id, "driver": item.driver, "left": item.left} for item in done])
-        )
+        print(json.dumps([dataclasses.asdict(item) for item in done]))
     else:
         for item in done:
-            what = f"left: {', '.join(item.left)}" if item.left else "removed"
+            healed = f"healed: {', '.join(item.healed)}" if item.healed else ""
+            left = f"left: {', '.join(item.left)}" if item.left else ""
+            what = "; ".join(filter(None, (healed, left))) or "removed"
             print(f"{item.run_id} ({item.driver}): {what}")
         if not done:
             print("nothing to remove")

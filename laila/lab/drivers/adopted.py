@@ -39,6 +39,11 @@ class AdoptedDriver(ComposeDriver):
 
     # -- the run
 
+    @property
+    def guest(self) -> bool:
+        """Containers of somebody else stay."""
+        return True
+
     def prepare(self) -> None:
         """Note how they are found. Raises LabError for what cannot be a node."""
         for name in self.topology.names:

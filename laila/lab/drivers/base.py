@@ -43,7 +43,6 @@ class Capabilities:
     kill: bool = True
     cut: bool = False
     """A node can be cut off from the others, and only from them."""
-    survives_reboot: bool = False
     volume_kinds: tuple[str, ...] = (PLAIN,)
 
     def lines(self) -> list[str]:
@@ -51,7 +50,7 @@ class Capabilities:
         missing = {
             "own_network": "nodes share this machine's network",
             "own_filesystem": "nodes share this machine's files",
-            "resource_limits": "memory, CPU and process limits are not applied",
+            "resource_limits": "the topology's limits of memory, CPU and processes are not applied",
             "cut": "no node is cut off from the others",
         }
         return [text for field, text in missing.items() if not getattr(self, field)]

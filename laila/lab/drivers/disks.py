@@ -59,6 +59,11 @@ def missing(driver: Driver) -> str:
     return hindrance() if made is None else str(made["why"])
 
 
+def awaited(driver: Driver) -> bool:
+    """Whether disks were asked for and the run is not prepared, so that it is not known what they will be."""
+    return bool(driver.topology.state_mib) and FACT not in driver.run.facts
+
+
 def limited(driver: Driver) -> bool:
     """Whether each node's state lies on something that is the run's own and can be full."""
     return driver.run.facts.get(FACT, {}).get("kind") in (EXT4, TMPFS)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from laila.errors import BadConfig, LabError
 from laila.lab import procid
+from laila.lab.drivers import process_channel
 from laila.lab.drivers.base import Channel, Driver, NodeState
 from laila.lab.drivers.process_channel import ProcessChannel
 from laila.lab.topology import HERE, ClientSpec
@@ -110,9 +111,7 @@ class LocalPrograms:
     def end(self, node: str) -> None:
         """SIGKILL all that work on this node."""
         for process in self._open.pop(node, []):
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            process_channel.end(process)
 
     def end_all(self) -> None:
         for node in list(self._open):

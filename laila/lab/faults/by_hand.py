@@ -28,6 +28,7 @@ def inject(scene: Scene, spec: FaultSpec, seconds: float | None) -> tuple[ledger
         proof = fault.prove()
         for agent in scene.agents.values():
             agent.must("detach", seconds=lasts)
+        entry.hand_over()
     except BaseException:
         ledger.heal(fault, entry)
         raise

@@ -27,7 +27,7 @@ _WATCHED = 64
 _TRIES = 10
 
 
-class _Damage(NodeFault):
+class Damage(NodeFault):
     """What they have in common."""
 
     options: ClassVar[Mapping[str, Option]] = {
@@ -48,6 +48,14 @@ class _Damage(NodeFault):
     def hindrance(cls, driver: Driver) -> str:
         """See Fault.hindrance."""
         return ""
+
+    @classmethod
+    def hindrance_of(cls, driver: Driver, spec: FaultSpec) -> str:
+        """See Fault.hindrance_of: without a replica there are none of the files that are usually struck."""
+        topology = driver.topology
+        if "files" in spec.options or any(node.replicas for node in topology.nodes):
+            return ""
+        return f"the nodes of {topology.name} serve no replicas; say which files: {cls.kind}:files=PATTERN"
 
     def inject(self) -> dict[str, Any]:
         """Choose files, keep them, make the damaged ones, and put these in their place."""
@@ -131,7 +139,7 @@ class _Damage(NodeFault):
             surgery.forget(driver, name, facts["fault"])
 
 
-class Flip(_Damage):
+class Flip(Damage):
     """One bit is another one than was written."""
 
     kind: ClassVar[str] = "flip"
@@ -143,7 +151,7 @@ class Flip(_Damage):
         return bad, f"bit {bit} of byte {at} of {size} flipped"
 
 
-class Truncate(_Damage):
+class Truncate(Damage):
     """The end of a file is missing."""
 
     kind: ClassVar[str] = "truncate"
@@ -154,13 +162,13 @@ class Truncate(_Damage):
         return surgery.cut(self.driver, name, kept, left), f"cut from {size} bytes to {left}"
 
 
-class Rollback(_Damage):
+class Rollback(Damage):
     """A file is what it was some time ago."""
 
     kind: ClassVar[str] = "rollback"
     summary: ClassVar[str] = "an older version of a node's file is put back"
     options: ClassVar[Mapping[str, Option]] = {
-        **_Damage.options,
+        **Damage.options,
         "after": Option(1.0, "how old the version is at least", "s", 0.0, 3600),
     }
 

@@ -55,10 +55,8 @@ class DiskFull(NodeFault):
                 driver.volume(self._nodes[0], self._volume)  # raises, with those that it mounts
             self._fillers, self._nodes = (*named, *mounting)[:1], mounting
         self._size = _of_volume(driver, self._fillers[0], self._volume) if self._volume else _of_disks(driver)
-        if not self._size and not self.option("really"):
-            raise BadConfig(
-                f"{spec}: {self._foreign()}; the lab fills only what it made, unless you write really=1"
-            )
+        if not disks.awaited(driver):  # before the run has made its disks nobody knows
+            self._need_own()
         self._ballast: dict[str, str] = {}
 
     @classmethod
@@ -75,6 +73,7 @@ class DiskFull(NodeFault):
 
     def inject(self) -> dict[str, Any]:
         """Fill them all."""
+        self._need_own()
         for name in self._fillers:
             place = self._place(name)
             _, total = free_kib(self.driver, name, place)
@@ -147,6 +146,13 @@ class DiskFull(NodeFault):
                 raise LabError(
                     f"the ballast {path} can be removed only while {name} runs; start it, and heal again"
                 )
+
+    def _need_own(self) -> None:
+        """Raises BadConfig for what the lab has not made, unless that is meant."""
+        if not self._size and not self.option("really"):
+            raise BadConfig(
+                f"{self.spec}: {self._foreign()}; the lab fills only what it made, unless you write really=1"
+            )
 
     def _fill(self, name: str) -> None:
         path = self._ballast[name]

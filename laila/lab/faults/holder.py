@@ -84,7 +84,10 @@ class KillHolder(Fault):
     @classmethod
     def hindrance(cls, driver: Driver) -> str:
         """See Fault.hindrance."""
-        return ""
+        topology = driver.topology
+        if topology.foreign or topology.volumes:
+            return ""
+        return f"the nodes of {topology.name} share no volume, so no client holds a lock"
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ must. Of a node that was started anew the main process must be another one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from laila.errors import LabError
@@ -29,8 +30,11 @@ class _LifeFault(NodeFault):
         self._bells: dict[str, Doorbell] = {}
         self._were: dict[str, str] = {}
 
-    def _look(self) -> None:
-        """Who is there, before anything is done."""
+    def _look(self, *also: NodeState) -> None:
+        """Who is there, before anything is done. Raises LabError for nodes that neither run nor are `also` allowed."""
+        for name in self.nodes:
+            if (state := self.driver.state(name)) not in (NodeState.RUNNING, *also):
+                raise LabError(f"{self.spec}: {name} is {state.value}")
         for name in self.nodes:
             self._were[name] = incarnation(self.driver, name)
             if (bell := Doorbell.of(self.driver, name)) is not None:
@@ -75,9 +79,14 @@ class _LifeFault(NodeFault):
             raise NotHealed(f"{self.spec}: {name} still runs as {was}, as before")
         return f"{text} (before: {was})" if was else text
 
+    @property
+    def _looked_at(self) -> tuple[str, ...]:
+        """Nobody else was touched."""
+        return tuple(self._were)
+
     def heal(self) -> None:
-        start_fallen(self.driver, self.nodes)
-        for name in self.nodes:
+        start_fallen(self.driver, self._looked_at)
+        for name in self._looked_at:
             self.scene.ready(name)
 
     @classmethod
@@ -99,7 +108,7 @@ class Kill(_LifeFault):
 
     def inject(self) -> dict[str, Any]:
         """Kill them one after another, as fast as that goes."""
-        self._look()
+        self._look(NodeState.PAUSED)
         self.remember(nodes=list(self.nodes))
         for name in self.nodes:
             self.scene.left(name)
@@ -157,7 +166,7 @@ class Pause(_LifeFault):
 
     def heal(self) -> None:
         """Let them go on; those that died of it are started again."""
-        _resume(self.driver, self.nodes)
+        _resume(self.driver, self._looked_at)
         super().heal()
 
     def prove_healed(self) -> str:
@@ -193,8 +202,8 @@ class Restart(_LifeFault):
 
     def inject(self) -> dict[str, Any]:
         """Stop all of them, then start all of them."""
-        self._look()
-        self.remember(nodes=list(self.nodes))
+        self._look(NodeState.PAUSED)
+        self.remember(nodes=list(self.nodes), were=self._were)
         for name in self.nodes:
             self.scene.left(name)
         for name in self.nodes:
@@ -225,6 +234,15 @@ class Restart(_LifeFault):
     def prove_healed(self) -> str:
         """They run and answer."""
         return "; ".join(self._renewed(name) for name in self.nodes)
+
+    @classmethod
+    def undo(cls, driver: Driver, facts: Mapping[str, Any]) -> None:
+        """See Fault.undo. One that was asked to end may be about to do so: the restart is brought to its end."""
+        for name, was in facts.get("were", {}).items():
+            if was and driver.state(name) is NodeState.RUNNING and incarnation(driver, name) == was:
+                with suppress(LabError):  # it ended meanwhile
+                    driver.stop(name)
+        super().undo(driver, facts)
 
 
 def _resume(driver: Driver, names: tuple[str, ...]) -> None:

@@ -58,7 +58,7 @@ class _Limit(NodeFault):
     def heal(self) -> None:
         """Give back what was taken; those that died of it are started again."""
         self.undo(self.driver, {"limits": self._limits})
-        for name in self.nodes:
+        for name in self._limits:
             self.scene.ready(name)
 
 

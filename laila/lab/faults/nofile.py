@@ -137,7 +137,7 @@ class NoFiles(NodeFault):
         """Give the numbers back; those that died of it are started again."""
         before = {name: [[f.id, f.soft, f.hard] for f in found] for name, found in self._before.items()}
         self.undo(self.driver, {"before": before, "set": self._set})
-        for name in self.nodes:
+        for name in self._before:
             self.scene.ready(name)
 
     def prove_healed(self) -> str:

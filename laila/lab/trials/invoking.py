@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laila.lab.checkers.operations import FAIL, OK, UNKNOWN
-from laila.lab.remote import MARGIN, Outcome, RemoteClient
+from laila.lab.remote import BAD_ANSWER, MARGIN, Outcome, RemoteClient
 from laila.lab.workloads import protocol
 from laila.lab.workloads.base import Invocation
 
@@ -131,7 +131,12 @@ class ObjectInvoker(Invoker):
         if not isinstance(said, Said):
             lie = f"invoke({invocation.op}) gave {said!r} instead of ok(…), fail(…) or unknown(…)"
             return Answer(UNKNOWN, *when, error=lie, lie=lie)
-        return Answer(said.outcome, *when, said.value, said.error)
+        if said.outcome != OK:
+            return Answer(said.outcome, *when, error=said.error)
+        try:
+            return Answer(OK, *when, protocol.given(invocation.op, said.value))
+        except ValueError as error:
+            return _lied(invocation, error, when)
 
     @property
     def gone(self) -> bool:
@@ -158,11 +163,18 @@ class ObjectInvoker(Invoker):
 def answer(invocation: Invocation, outcome: Outcome) -> Answer:
     """A program's outcome as a history knows it."""
     when = (outcome.started, outcome.ended)
+    if outcome.error == BAD_ANSWER:
+        return Answer(UNKNOWN, *when, error=outcome.message, lie=outcome.message)
     if not outcome.ok:
         certain = outcome.executed == "no"
         return Answer(FAIL if certain else UNKNOWN, *when, error=f"{outcome.error}: {outcome.message}"[:300])
     try:
         return Answer(OK, *when, protocol.result(invocation.op, outcome.result))
     except ValueError as error:
-        said = f"the client's answer to {invocation.op} is none: {error}"
-        return Answer(UNKNOWN, *when, error=said, lie=said)
+        return _lied(invocation, error, when)
+
+
+def _lied(invocation: Invocation, error: ValueError, when: tuple[float, float]) -> Answer:
+    """It said ok, and then what no system says."""
+    said = f"the client's answer to {invocation.op} is none: {error}"
+    return Answer(UNKNOWN, *when, error=said, lie=said)

@@ -31,6 +31,8 @@ class Trouble:
     began: float
     ended: float
     text: str
+    worked: float = math.inf
+    """Since when its program had worked: when it first answered. It never had: infinite."""
 
 
 @dataclass(slots=True)
@@ -53,7 +55,11 @@ class Player:
     lies: list[str] = field(default_factory=list)
     holding: str = ""
     """The key of the lock that it holds now."""
+    answered: float = -math.inf
+    """When it last answered anything."""
     _invoker: Invoker | None = None
+    _worked: float = math.inf
+    """When its program, the one that it has now, answered first."""
 
     @property
     def pid(self) -> int:
@@ -98,6 +104,7 @@ class Player:
         if self._invoker is None and self.alive(self.who.node):
             began = time.monotonic()
             try:
+                self._worked = math.inf
                 self._invoker = self.start(self.workload, self.who)
                 self.workload.offered = self._invoker.offers or self.workload.ops
             except LailaError as error:
@@ -117,6 +124,11 @@ class Player:
                 invocation = script.send(op)
         except StopIteration:
             return True
+        except (
+            Exception
+        ) as error:  # of a script, or of what keeps the history: such a client has shown nothing
+            self.lies.append(f"{who.name} could not go on: {type(error).__name__}: {error}")
+            return False
         finally:
             script.close()
             self.holding = ""
@@ -137,11 +149,14 @@ class Player:
             self._trouble(told.started, f"{told.died} (asked for {invocation.op})")
         op = self._op(invocation, who, told)
         self._note_hold(op)
+        if op.outcome != UNKNOWN:
+            self.answered, self._worked = told.ended, min(self._worked, told.ended)
         self.sink(self.workload, op)
         return op
 
     def _trouble(self, began: float, text: str) -> None:
-        self.troubles.append(Trouble(self.who.node, began, time.monotonic(), f"{self.who.name}: {text}"))
+        ended, text = time.monotonic(), f"{self.who.name}: {text}"
+        self.troubles.append(Trouble(self.who.node, began, ended, text, self._worked))
 
     def _op(self, invocation: Invocation, who: Who, told: Answer) -> Op:
         end = math.inf if told.outcome == UNKNOWN else round(told.ended - self.began, 6)

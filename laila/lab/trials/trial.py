@@ -6,6 +6,7 @@ that lies. Operations are kept as they end, so that what was seen until an inter
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -26,7 +27,7 @@ from laila.lab.trials.turns import Turns
 from laila.lab.workloads.base import Who, Workload
 
 AFTERMATH = 5.0
-"""Seconds after a fault in which clients may still suffer from it."""
+"""Seconds after a fault in which clients may still suffer from it. One that has worked since then does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,24 @@ class Trial:
         since = time.monotonic()
         time.sleep(max(plan.calm, began + plan.seconds - since))
         self._enough("at the end", since)
+        self._recovered()
+
+    def _recovered(self) -> None:
+        """Wait until every client that ended or hung has answered since, with nothing broken any more. Raises LabError:
+        one that never does so has shown nothing, and no fault explains it.
+        """
+        if not self.bites:
+            return
+        healed = max(bite.healed for bite in self.bites)
+        deadline = time.monotonic() + self.plan.patience
+        for player in self._players:
+            while player.troubles and player.answered < healed:
+                if time.monotonic() > deadline:
+                    raise LabError(
+                        f"{player.who.name} ended or hung {len(player.troubles)} times, and did not answer within "
+                        f"{self.plan.patience:g} s with nothing broken any more; {player.troubles[-1].text}"
+                    )
+                time.sleep(0.05)
 
     def _event(self, what: str, fault: Fault, at: float) -> None:
         for node in fault.nodes:
@@ -244,9 +263,14 @@ class Trial:
             )
 
     def _excused(self, trouble: Trouble) -> bool:
-        """Whether something was broken at that time."""
+        """Whether something was broken at that time, or right before and its program has not worked since."""
         return any(
-            bite.injecting < trouble.ended and trouble.began < bite.healed + AFTERMATH for bite in self.bites
+            bite.injecting < trouble.ended
+            and (
+                trouble.began < bite.healed
+                or (trouble.began < bite.healed + AFTERMATH and not bite.healed <= trouble.worked < math.inf)
+            )
+            for bite in self.bites
         )
 
     def _troubles(self) -> list[Trouble]:

@@ -93,11 +93,7 @@ class Turns:
         self.scene.tell(f"{turn.fault.spec} strikes {', '.join(turn.fault.nodes)}")
         turn.injecting = time.monotonic()
         self.event("fault", turn.fault, turn.injecting)
-        try:
-            turn.entry = ledger.inject(turn.fault)
-        except BaseException:
-            turn.fault.heal()
-            raise
+        turn.entry = ledger.inject(turn.fault)
         turn.injected = time.monotonic()
         return turn
 

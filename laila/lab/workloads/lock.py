@@ -37,7 +37,7 @@ class Lock(Keyed):
     seconds: float = 20.0
     """That the judge may search for an order."""
     points: int = 1_000_000
-    """That it may look at; each takes some 250 bytes."""
+    """That it may look at; each takes some 300 bytes."""
 
     name: ClassVar[str] = "lock"
     summary: ClassVar[str] = "locks exclude each other, fencing tokens rise, and nothing is lost under them"

@@ -6,6 +6,7 @@ unknown, and the run notes that it lied.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,18 @@ def result(op: str, answer: Any) -> Any:
     if not isinstance(answer, Mapping):
         raise ValueError(f"the result of {op} is no object but {_shown(answer)}")
     return _RESULTS[op](answer)
+
+
+def given(op: str, value: Any) -> Any:
+    """The same of what a client in Python gives: the value alone. It is a copy, so that nobody changes it afterwards.
+    Raises ValueError that says what is wrong.
+    """
+    several = op in ("list", "peers") and isinstance(value, tuple | set | frozenset)
+    try:
+        copy = json.loads(json.dumps(list(value) if several else value))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError(f"{_shown(value)} is no JSON value") from None
+    return result(op, {_NAMES.get(op, "value"): copy})
 
 
 def misfit(op: Op) -> str:

@@ -42,6 +42,11 @@ class Register(Keyed):
                 "register needs keys of 1 or more, a ratio between 0 and 1, and watch, size and pause of 0 or more"
             )
 
+    def opening(self, who: Who) -> Script:
+        for number in range(self.keys):  # else few clients in a short run may leave a name that nobody wrote
+            value = integrity.sealed(f"{unique(who, 0)}-opening-{number}:")
+            yield Invocation("write", f"{self.prefix}register-{number}", value)
+
     def script(self, who: Who, chance: random.Random) -> Script:
         turn = 0
         while True:

@@ -31,7 +31,7 @@ class Swap(Keyed):
     seconds: float = 20.0
     """That the judge may search for an order of one key's operations."""
     points: int = 1_000_000
-    """That it may look at; each takes some 250 bytes."""
+    """That it may look at; each takes some 300 bytes."""
 
     name: ClassVar[str] = "cas"
     summary: ClassVar[str] = "compare-and-set of a few names is linearizable"

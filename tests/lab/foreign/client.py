@@ -4,9 +4,7 @@ import json
 import socket
 import sys
 
-SWAP = (
-    "if (redis.call('GET', KEYS[1]) or 'null') == ARGV[1] then return redis.call('SET', KEYS[1], ARGV[2]) end"
-)
+SWAP = "return (redis.call('GET', KEYS[1]) or 'null') == ARGV[1] and redis.call('SET', KEYS[1], ARGV[2])"
 WORDS = {
     "read": lambda op: ["GET", op["key"]],
     "write": lambda op: ["SET", op["key"], json.dumps(op["value"])],
@@ -14,27 +12,26 @@ WORDS = {
 }
 
 
-def whole(data):
+def line(file):
+    data = file.readline()
     if not data.endswith(b"\r\n"):
         raise ConnectionError("the server hung up")  # half an answer would be another answer
-    return data
+    return data[:-2]
 
 
 for asked in map(json.loads, sys.stdin):
-    answer, executed = {"id": asked["id"]}, "no"
+    answer, executed = {"id": asked["id"], "ok": False}, "no"
     try:
-        command = " ".join(json.dumps(word) for word in WORDS[asked["op"]](asked))
+        command = " ".join(map(json.dumps, WORDS[asked["op"]](asked)))
         with socket.create_connection(sys.argv[1].rsplit(":", 1), asked["timeout"]) as server:
             executed = "maybe"  # from here on nobody knows, until there is an answer
             server.sendall(command.encode() + b"\r\n")
-            file = server.makefile("rb")
-            said = whole(file.readline())
+            said = line(file := server.makefile("rb"))
             if said.startswith(b"-"):
                 executed = "no"
                 raise ValueError(said.decode())
-            found = whole(file.read(int(said[1:]) + 2)) if said[:1] == b"$" and said[1:2] != b"-" else b"null"
-            answer |= {"ok": True, "result": {"value": json.loads(found), "swapped": said == b"+OK\r\n"}}
+            value = json.loads(line(file)) if said.startswith(b"$") and said != b"$-1" else None
+            answer |= {"ok": True, "result": {"value": value, "swapped": said == b"+OK"}}
     except (OSError, ValueError, KeyError) as error:
-        told = {"code": type(error).__name__, "message": str(error), "executed": executed}
-        answer |= {"ok": False, "error": told}
+        answer["error"] = {"code": type(error).__name__, "message": str(error), "executed": executed}
     print(json.dumps(answer), flush=True)
