@@ -22,7 +22,7 @@ from laila.lab.faults.surgery import GONE, OTHER, Hurt
 
 _FILES = "replica/*.maif"
 _WATCHED = 64
-"""Files of a node of which older versions are kept at once."""
+"""Files of a node of which older versions are kept at once: those that were changed last will soon be changed again."""
 
 _TRIES = 10
 
@@ -174,8 +174,7 @@ class Rollback(Damage):
 
     def _strike(self, name: str) -> None:
         """Copies are made now; those go back whose files have changed after that time."""
-        there = [path for path, _ in surgery.listed(self.driver, name, self._files)]
-        watched = sorted(self.scene.chance.sample(there, min(len(there), _WATCHED)))
+        watched = sorted(surgery.newest(self.driver, name, self._files, _WATCHED))
         old = f"{surgery.KEPT}/{self._id}/old"
         began = time.monotonic()
         were = surgery.copies(self.driver, name, watched, old) if watched else []

@@ -31,6 +31,10 @@ for file in $1; do
 done
 true
 """
+_NEWEST = """
+IFS=
+ls -td $1 2>/dev/null | head -n "$2"
+"""
 _DIGESTS = """
 for file; do
     [ -f "$file" ] && print "$file" || echo gone
@@ -103,6 +107,11 @@ def listed(driver: Driver, node: str, pattern: str) -> list[tuple[str, int]]:
     """Paths and sizes of the files below the node's state directory that a pattern of the shell names, sorted."""
     found = [line.partition("/") for line in _ask(driver, node, _LIST, pattern)]
     return sorted((path, int(size)) for size, _, path in found)
+
+
+def newest(driver: Driver, node: str, pattern: str, most: int) -> list[str]:
+    """The paths of these files that were changed last, at most so many, the last one first."""
+    return _ask(driver, node, _NEWEST, pattern, str(most))
 
 
 def digests(driver: Driver, node: str, paths: Sequence[str]) -> list[str]:

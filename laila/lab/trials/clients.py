@@ -22,7 +22,7 @@ from laila.lab.workloads.base import Who, Workload
 LEAST_REPLICAS = 3
 PLACE = "lab-trial"
 """The directory of a trial on a shared volume."""
-HELLO = 60.0
+HELLO = 30.0
 
 
 def offered(topology: Topology) -> dict[str, str]:

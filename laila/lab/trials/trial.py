@@ -51,8 +51,9 @@ class Plan:
     """Operations of each workload that must have been begun before, between and after faults."""
     least_broken: int = 3
     """The same while a fault lasts: what waits for a node that stands still is not begun again and again."""
-    patience: float = 60.0
-    """For that, and for openings and closings."""
+    patience: float = 90.0
+    """For that, and for openings and closings: longer than it takes to give up a client that does not begin, and start
+    another."""
 
 
 @dataclass(slots=True)
