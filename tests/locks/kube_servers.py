@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import ssl
 import sys
 import urllib.request
@@ -23,11 +24,17 @@ from servers import PASSWORD, EtcdServer, Server
 
 NOBODY = "token-of-nobody"
 """Of a user whom the real server knows, and who may do nothing until a Role lets it."""
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/laila/leases"
 
 
 class KubeServer(Server):
     """What both have: a kubeconfig, and an administrator who goes behind everybody's back."""
+
+    namespace = "laila"
+
+    @property
+    def path(self) -> str:
+        """Of its Leases."""
+        return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
 
     @property
     def root(self) -> str:
@@ -37,11 +44,9 @@ class KubeServer(Server):
     def url(self) -> str:
         return self.as_user(PASSWORD)
 
-    def as_user(
-        self, token: str, port: int | None = None, namespace: str = "laila", trusted: bool = True
-    ) -> str:
+    def as_user(self, token: str, port: int | None = None, namespace: str = "", trusted: bool = True) -> str:
         """An address for a user, by a kubeconfig of its own."""
-        config = self.folder / f"kubeconfig-{port or ''}-{token[-4:]}-{trusted}"
+        config = self.folder / f"kubeconfig-{port or ''}-{token[-4:]}-{trusted}-{self.namespace}"
         root = self.root.replace(f":{self.port}", f":{port or self.port}")
         trust = {"certificate-authority": str(self.certificate)} if self.certificate and trusted else {}
         config.write_text(
@@ -52,13 +57,13 @@ class KubeServer(Server):
                     "clusters": [{"name": "c", "cluster": {"server": root, **trust}}],
                     "users": [{"name": "u", "user": {"token": token}}],
                     "contexts": [
-                        {"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "laila"}}
+                        {"name": "x", "context": {"cluster": "c", "user": "u", "namespace": self.namespace}}
                     ],
                     "current-context": "x",
                 }
             )
         )
-        return f"kubernetes://{namespace}?{urlencode({'kubeconfig': config})}"
+        return f"kubernetes://{namespace or self.namespace}?{urlencode({'kubeconfig': config})}"
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request of the administrator."""
@@ -84,7 +89,7 @@ class KubeServer(Server):
             return False
 
     def leases(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("GET", LEASES)["items"]
+        found: list[dict[str, Any]] = self.ask("GET", self.path)["items"]
         return found
 
 
@@ -144,10 +149,21 @@ class ApiServer(KubeServer):
         if self.etcd.process is None:
             self.etcd.start()
         super().start()
-        if "laila" not in [
-            each["metadata"]["name"] for each in self.ask("GET", "/api/v1/namespaces")["items"]
-        ]:
-            self.ask("POST", "/api/v1/namespaces", {"metadata": {"name": "laila"}})
+        if self.namespace == KubeServer.namespace:
+            self.fresh()
+
+    def fresh(self) -> None:
+        """Another namespace, so that one server serves many tests: it takes long to start."""
+        made = self.ask("POST", "/api/v1/namespaces", {"metadata": {"generateName": "laila-"}})
+        self.namespace = made["metadata"]["name"]
+
+    def mended(self) -> None:
+        """Whatever a test did to it."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+        else:
+            self.start()
 
     def close(self) -> None:
         super().close()

@@ -22,12 +22,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from kube_servers import LEASES, NOBODY, Cluster, LeaseApi, server_class
+from kube_servers import NOBODY, ApiServer, Cluster, LeaseApi, server_class
 from lock_conformance import SOON
 from served import TTL, LeasedLock, _until
-from servers import PASSWORD, free_port, running, started
+from servers import PASSWORD, free_port, running
 
 from laila.errors import BadConfig, LockLost, LockUnavailable
+from laila.lab.subjects.base import Refused
 from laila.locks import connect
 from laila.locks.kubernetes_gateway import VERBS, Address
 from laila.locks.kubernetes_queue import Member, State, object_name, state_of, version_of, written
@@ -57,6 +58,24 @@ class TestKubernetesLock(LeasedLock):
     server_class = server_class()
     client = "kubernetes"
     extra = "kubernetes"
+
+    @pytest.fixture
+    def own(self, request: pytest.FixtureRequest) -> Iterator[Any]:
+        if self.server_class is ApiServer:
+            server = request.getfixturevalue("server")
+            server.fresh()
+            yield server
+            server.mended()
+        else:
+            yield from running(self.server_class)
+
+    @pytest.fixture
+    def secure(self, request: pytest.FixtureRequest) -> Iterator[Any]:
+        """One that speaks TLS, as a real one always does."""
+        if self.server_class is ApiServer:
+            yield request.getfixturevalue("own")
+        else:
+            yield from running(self.server_class, tls=True)
 
     @staticmethod
     def lease(server: Any, lock: str, service: Any) -> dict[str, Any]:
@@ -94,10 +113,10 @@ class TestKubernetesLock(LeasedLock):
                 with pytest.raises(LockUnavailable, match=f"127.0.0.1:{port} cannot lock now: .*refused"):
                     ask()
 
-    def test_passwords_are_never_shown(self, caplog):
+    def test_passwords_are_never_shown(self, caplog, own):
         """Neither in messages, causes, representations nor logs; and a wrong one is refused with LockUnavailable."""
-        server = started(self.server_class)
-        with closing(server), caplog.at_level(logging.DEBUG):
+        server = own
+        with caplog.at_level(logging.DEBUG):
             seen: list[Any] = []
             with connect(server.url, node="n") as service, service.lock("a").acquire(SOON) as hold:
                 seen += [
@@ -148,7 +167,7 @@ class TestKubernetesLock(LeasedLock):
             [lease] = own.leases()
             lease["metadata"]["labels"]["team"] = "blue"
             lease["metadata"]["annotations"]["example.com/note"] = "ours"
-            own.ask("PUT", f"{LEASES}/{lease['metadata']['name']}", lease)
+            own.ask("PUT", f"{own.path}/{lease['metadata']['name']}", lease)
             service.lock("a").acquire(0).release()
             [lease] = own.leases()
         assert lease["metadata"]["labels"]["team"] == "blue"
@@ -161,7 +180,7 @@ class TestKubernetesLock(LeasedLock):
             for _ in range(3):
                 service.lock("a").acquire(0).release()
             hold = service.lock("a").acquire(0, shared=shared)
-            own.ask("DELETE", f"{LEASES}/{self.lease(own, 'a', service)['metadata']['name']}")
+            own.ask("DELETE", f"{own.path}/{self.lease(own, 'a', service)['metadata']['name']}")
             with another.lock("a").acquire(0) as later:
                 assert later.token > hold.token
                 with pytest.raises(LockLost, match="deleted"):
@@ -174,7 +193,7 @@ class TestKubernetesLock(LeasedLock):
         """Also when nobody asks: the next renewal finds nothing to renew, and makes nothing anew."""
         with connect(own.at(ttl=1)) as service:
             hold = service.lock("a").acquire(0)
-            own.ask("DELETE", f"{LEASES}/{self.lease(own, 'a', service)['metadata']['name']}")
+            own.ask("DELETE", f"{own.path}/{self.lease(own, 'a', service)['metadata']['name']}")
             _until(lambda: bool(hold._place.term.loss))
             assert "deleted" in hold.loss
             assert own.leases() == []
@@ -189,8 +208,8 @@ class TestKubernetesLock(LeasedLock):
             hold = service.lock("a").acquire(0)
             waiting = pool.submit(another.lock("a").acquire, SOON)
             name = self.lease(own, "a", service)["metadata"]["name"]
-            _until(lambda: len(state_of(own.ask("GET", f"{LEASES}/{name}"), "laila/locks/a").queue) == 2)
-            own.ask("DELETE", f"{LEASES}/{name}")
+            _until(lambda: len(state_of(own.ask("GET", f"{own.path}/{name}"), "laila/locks/a").queue) == 2)
+            own.ask("DELETE", f"{own.path}/{name}")
             with waiting.result(SOON) as later:
                 assert later.token > hold.token
                 assert hold.lost
@@ -207,12 +226,12 @@ class TestKubernetesLock(LeasedLock):
             name = self.lease(own, "a", service)["metadata"]["name"]
 
             def queue() -> tuple[Member, ...]:
-                return state_of(own.ask("GET", f"{LEASES}/{name}"), "laila/locks/a").queue
+                return state_of(own.ask("GET", f"{own.path}/{name}"), "laila/locks/a").queue
 
             _until(lambda: len(queue()) == 2)
-            lease = own.ask("GET", f"{LEASES}/{name}")
+            lease = own.ask("GET", f"{own.path}/{name}")
             state = state_of(lease, "laila/locks/a")
-            own.ask("PUT", f"{LEASES}/{name}", written(lease, state, state.without({queue()[1].who}), 0.0))
+            own.ask("PUT", f"{own.path}/{name}", written(lease, state, state.without({queue()[1].who}), 0.0))
             _until(lambda: len(queue()) == 2)
             assert not waiting.done()
             hold.release()
@@ -227,7 +246,7 @@ class TestKubernetesLock(LeasedLock):
                     lease = self.lease(own, "a", service)
                     lease["spec"].update(renewTime=moment, acquireTime=moment)
                     try:
-                        own.ask("PUT", f"{LEASES}/{lease['metadata']['name']}", lease)
+                        own.ask("PUT", f"{own.path}/{lease['metadata']['name']}", lease)
                         break
                     except OSError:  # it was renewed in between
                         continue
@@ -239,7 +258,7 @@ class TestKubernetesLock(LeasedLock):
         with connect(own.at()) as service:
             service.lock("a").acquire(0).release()
             [lease] = own.leases()
-            path = f"{LEASES}/{lease['metadata']['name']}"
+            path = f"{own.path}/{lease['metadata']['name']}"
             lease["metadata"]["annotations"]["laila/queue"] = "not JSON"
             own.ask("PUT", path, lease)
             with pytest.raises(
@@ -266,12 +285,12 @@ class TestKubernetesLock(LeasedLock):
         if not own.real:
             own.mind(forbid=["get", "create", "update", "watch"])
         with connect(own.as_user(NOBODY if own.real else PASSWORD)) as service:
-            with pytest.raises(LockUnavailable, match=r"forbidden.*namespace 'laila'.*leases.*k8s/locks"):
+            with pytest.raises(LockUnavailable, match=rf"forbidden.*namespace '{own.namespace}'.*k8s/locks"):
                 service.lock("a").acquire(SOON)
             if not own.real:
                 own.mind(forbid=[])
             else:
-                rules = "/apis/rbac.authorization.k8s.io/v1/namespaces/laila"
+                rules = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{own.namespace}"
                 binding = yaml.safe_load((ROLES / "rolebinding.yaml").read_text())
                 subject = {"kind": "User", "name": "nobody", "apiGroup": "rbac.authorization.k8s.io"}
                 own.ask("POST", f"{rules}/roles", yaml.safe_load((ROLES / "role.yaml").read_text()))
@@ -284,36 +303,34 @@ class TestKubernetesLock(LeasedLock):
                 hold.release()
                 waiting.result(SOON).release()
 
-    def test_over_tls(self):
+    def test_over_tls(self, secure):
         """By the kubeconfig's authority; without it nothing is sent."""
-        for server in running(self.server_class, tls=True):
-            with connect(server.url) as service, service.lock("a").acquire(SOON) as hold:
-                assert not hold.lost
-            with connect(server.as_user(PASSWORD, trusted=False)) as service:
-                with pytest.raises(LockUnavailable, match="certificate"):
-                    service.lock("a").acquire(SOON)
+        with connect(secure.url) as service, service.lock("a").acquire(SOON) as hold:
+            assert not hold.lost
+        with connect(secure.as_user(PASSWORD, trusted=False)) as service:
+            with pytest.raises(LockUnavailable, match="certificate"):
+                service.lock("a").acquire(SOON)
 
-    def test_in_a_pod(self, monkeypatch, tmp_path):
+    def test_in_a_pod(self, monkeypatch, tmp_path, secure):
         """Without a kubeconfig: the service account's token, authority and namespace."""
         import kubernetes.config.incluster_config as pod
 
         import laila.locks.kubernetes_gateway as gateway
 
-        for server in running(self.server_class, tls=True):
-            (tmp_path / "token").write_text(PASSWORD)
-            (tmp_path / "namespace").write_text("laila\n")
-            monkeypatch.setattr(pod, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-            monkeypatch.setattr(pod, "SERVICE_CERT_FILENAME", str(server.certificate))
-            monkeypatch.setattr(gateway, "ACCOUNT", tmp_path)
-            monkeypatch.delenv("KUBECONFIG", raising=False)
-            monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-            monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
-            with connect("kubernetes://") as service, service.lock("a").acquire(SOON) as hold:
-                assert service.gateway.namespace == "laila"
-                assert not hold.lost
-            (tmp_path / "token").unlink()
-            with pytest.raises(BadConfig, match="automountServiceAccountToken"):
-                connect("kubernetes://")
+        (tmp_path / "token").write_text(PASSWORD)
+        (tmp_path / "namespace").write_text(f"{secure.namespace}\n")
+        monkeypatch.setattr(pod, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+        monkeypatch.setattr(pod, "SERVICE_CERT_FILENAME", str(secure.certificate))
+        monkeypatch.setattr(gateway, "ACCOUNT", tmp_path)
+        monkeypatch.delenv("KUBECONFIG", raising=False)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(secure.port))
+        with connect("kubernetes://") as service, service.lock("a").acquire(SOON) as hold:
+            assert service.gateway.namespace == secure.namespace
+            assert not hold.lost
+        (tmp_path / "token").unlink()
+        with pytest.raises(BadConfig, match="automountServiceAccountToken"):
+            connect("kubernetes://")
 
     # --- what a server does that is busy, forgets or refuses to be watched
 
@@ -368,6 +385,18 @@ class TestKubernetesLock(LeasedLock):
             assert any(each.name.startswith("laila-watch") for each in threading.enumerate())
         _until(lambda: threading.active_count() <= before)
 
+    def test_the_lab_takes_such_locks(self, own):
+        """Its program for locks (`laila lab subject locks --set service=URL`) takes this address as any other."""
+        from laila.lab.subjects.volume import Locks
+
+        one, two = Locks({"service": own.at()}), Locks({"service": own.at()})
+        with closing(one), closing(two):
+            token = one.acquire({"key": "k", "wait": 0}, SOON)["token"]
+            with pytest.raises(Refused):
+                two.acquire({"key": "k", "wait": 0}, SOON)
+            assert one.release({"key": "k"}, SOON) == {}
+            assert two.acquire({"key": "k", "wait": SOON}, SOON)["token"] > token
+
     # --- addresses and settings
 
     @pytest.mark.parametrize(
@@ -397,9 +426,9 @@ class TestKubernetesLock(LeasedLock):
         (tmp_path / "config").write_text(json.dumps(found))
         where = f"kubeconfig={tmp_path}/config"
         for url, namespace in (
-            (f"kubernetes://?{where}", "laila"),
+            (f"kubernetes://?{where}", own.namespace),
             (f"kubernetes://?{where}&context=y", "default"),
-            (f"kubernetes://laila?{where}&context=y", "laila"),
+            (f"kubernetes://{own.namespace}?{where}&context=y", own.namespace),
         ):
             with connect(url) as service:
                 assert service.gateway.namespace == namespace
