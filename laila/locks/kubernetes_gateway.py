@@ -95,15 +95,9 @@ class Gateway:
         self._answered = exceptions.ApiException
         broken = (urllib3.exceptions.HTTPError, OSError)
         lost_login = kubernetes.config.ConfigException  # a token that is read anew may be gone
-        self._failures = (
-            exceptions.OpenApiException,
-            lost_login,
-            *broken,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        )
+        # AttributeError: so the client stumbles over a failure of TLS, for which there is no body to decode.
+        odd = (ValueError, TypeError, KeyError, AttributeError)
+        self._failures = (exceptions.OpenApiException, lost_login, *broken, *odd)
 
     def get(self, timeout: float, name: str) -> dict[str, Any] | None:
         """The object as it is now, None for none."""
