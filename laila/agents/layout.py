@@ -73,8 +73,8 @@ class Layout:
         except UnsafeVolume as error:
             raise UnsafeVolume(
                 f"{self.root} is a volume on which locks do not exclude; keep the files there, but lock elsewhere: "
-                'DistributedAgent(id, path, locks="redis://HOST"), or "etcd://HOST:2379", "postgresql://HOST/DB" '
-                f"(details: {error})",
+                'DistributedAgent(id, path, locks="redis://HOST"), or "etcd://HOST:2379", "postgresql://HOST/DB", '
+                f'"kubernetes://NAMESPACE" (details: {error})',
                 reason=error.reason,
             ) from error
 

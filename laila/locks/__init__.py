@@ -1,4 +1,4 @@
-"""Locks across threads, processes and nodes: one interface over flock, Redis, etcd and PostgreSQL.
+"""Locks across threads, processes and nodes: one interface over flock, Redis, etcd, PostgreSQL and Kubernetes.
 
 >>> from laila.locks import connect
 >>> with connect("/tmp/laila-locks-example") as service, service.lock("report") as hold:
@@ -32,6 +32,7 @@ def connect(url: str, **options: Any) -> LockService:
     - `redis://[user:password@]host[:port][/db]`, `rediss://...` (TLS), `unix:///run/redis.sock`
     - `etcd://host[:port]`, `etcds://...` (TLS)
     - `postgresql://user@host/database`
+    - `kubernetes://NAMESPACE[?context=NAME][&kubeconfig=FILE]`, one Lease object per name
 
     Raises BadConfig for an address or option that no service has; LockUnavailable as the service does.
     """
@@ -77,6 +78,12 @@ def _postgres(url: str, **options: Any) -> LockService:
     return PostgresService(url, **options)
 
 
+def _kubernetes(url: str, **options: Any) -> LockService:
+    from .kubernetes_lock import KubernetesService
+
+    return KubernetesService(url, **options)
+
+
 _SCHEMES: dict[str, Callable[..., LockService]] = {
     "flock": _flock,
     "redis": _redis,
@@ -86,6 +93,7 @@ _SCHEMES: dict[str, Callable[..., LockService]] = {
     "etcds": _etcd,
     "postgresql": _postgres,
     "postgres": _postgres,
+    "kubernetes": _kubernetes,
 }
 
 

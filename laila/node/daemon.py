@@ -12,11 +12,11 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from laila.dialer import Dialer
 from laila.endpoint import Communication
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("laila.node")
 
+T = TypeVar("T")
+
 WATCH_EVERY = 0.5
 """Seconds between two looks at the links, for the log."""
 
@@ -57,15 +59,16 @@ class Secrets:
     @classmethod
     def read(cls, config: NodeConfig) -> Secrets:
         """From the files that the configuration names. Raises BadConfig."""
-        return cls(
-            _secret(config, "secret_file", config.secret_file),
-            tuple(_secret(config, "also_accept", path) for path in config.also_accept),
+        own = _blaming(config, "secret_file", secretfile.read_secret, config.secret_file)
+        further = (
+            _blaming(config, "also_accept", secretfile.read_further, path) for path in config.also_accept
         )
+        return cls(own, tuple(secret for secret in further if secret is not None))
 
 
-def _secret(config: NodeConfig, key: str, path: Path) -> str:
+def _blaming(config: NodeConfig, key: str, read: Callable[[Path], T], path: Path) -> T:
     try:
-        return secretfile.read_secret(path)
+        return read(path)
     except BadConfig as error:
         raise config.problem(key, str(error)) from error
 

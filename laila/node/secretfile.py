@@ -16,6 +16,19 @@ MAX_BYTES = 4096
 
 def read_secret(path: Path) -> str:
     """The secret in `path`, one line. Raises BadConfig with half a sentence that says what to do."""
+    text = _line(path)
+    if not text:
+        raise BadConfig(f"{path} is empty; fill it with `laila secret new > {path}`")
+    return _checked(text, path)
+
+
+def read_further(path: Path) -> str | None:
+    """The secret in `path`, or None where the file is empty: a place kept free for the next change of the secret."""
+    text = _line(path)
+    return _checked(text, path) if text else None
+
+
+def _line(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -28,11 +41,12 @@ def read_secret(path: Path) -> str:
             f"{path} is longer than {MAX_BYTES} bytes; name a file made by `laila secret new > FILE`"
         )
     try:
-        text = content.decode("utf-8").strip()
+        return content.decode("utf-8").strip()
     except UnicodeDecodeError:
         raise BadConfig(f"{path} is no text; name a file made by `laila secret new > FILE`") from None
-    if not text:
-        raise BadConfig(f"{path} is empty; fill it with `laila secret new > {path}`")
+
+
+def _checked(text: str, path: Path) -> str:
     try:
         return check_secret(text)
     except WeakSecret as error:

@@ -31,7 +31,8 @@ def admit(path: Path) -> Verdict:
     if verdict.answer == UNSAFE:
         raise UnsafeVolume(
             f"{path} is a volume on which locks do not exclude ({verdict.reason}); keep the artifacts there, but lock "
-            'elsewhere: SharedArtifactStore(path, locks="redis://HOST"), or "etcd://HOST:2379", "postgresql://HOST/DB"',
+            'elsewhere: SharedArtifactStore(path, locks="redis://HOST"), or "etcd://HOST:2379", '
+            '"postgresql://HOST/DB", "kubernetes://NAMESPACE"',
             reason="UNSAFE",
         )
     if verdict.answer != SAFE and _first(verdict.mount.identity):

@@ -43,7 +43,8 @@ def test_importing_is_light() -> None:
     """Neither asyncio nor a client of a lock service is loaded before it is needed."""
     code = (
         "import sys, laila.locks, laila.locks.flock\n"
-        "heavy = {'asyncio', 'redis', 'psycopg', 'etcd3gw', 'requests', 'ssl', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'asyncio', 'redis', 'psycopg', 'etcd3gw', 'kubernetes', 'requests', 'ssl', 'numpy'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -72,7 +73,7 @@ class TestConnect:
     @pytest.mark.parametrize("url", ["ftp://x", "zookeeper://h:2181", "rediss2://x", ":x"])
     def test_an_unknown_scheme(self, url: str) -> None:
         """BadConfig says which there are."""
-        with pytest.raises(BadConfig, match=r"redis:.*etcd:.*postgresql:"):
+        with pytest.raises(BadConfig, match=r"redis:.*etcd:.*postgresql:.*kubernetes:"):
             connect(url)
 
     def test_an_unknown_option(self, tmp_path: Path) -> None:

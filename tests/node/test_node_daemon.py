@@ -54,6 +54,10 @@ WRONG: dict[str, tuple[Make, str]] = {
         lambda n: [*good(n), "--also-accept", "/no/old"],
         "also_accept (--also-accept): /no/old cannot be read",
     ),
+    "old secret weak": (
+        lambda n: [*good(n), "--also-accept", str(n.file("old", "short"))],
+        "too weak: it has 5 characters",
+    ),
     "port in use": (
         lambda n: [*good(n), "--listen", taken_port(n)],
         "listen (--listen): cannot listen on 127.0.0.1:",
@@ -279,6 +283,21 @@ def test_rotation_accepts_the_old_secret_for_a_while(nodes: Nodes) -> None:
     listener.start().ready()
     dialer = nodes.node("old", "--peers", listener.address, "--also-accept", str(new)).start().ready()
     until(lambda: "new" in dialer.links(), "the link between the secrets")
+
+
+def test_an_empty_file_of_a_further_secret_is_none(nodes: Nodes) -> None:
+    """A secret store may keep the place of the next secret free; what is in there later is read at the next start."""
+    free, new = nodes.file("next", "\n"), nodes.file("new", new_secret())
+    node = nodes.node("node", "--also-accept", str(free)).start().ready()
+    stranger = nodes.node("stranger", "--peers", node.address, "--also-accept", str(nodes.secret_file))
+    stranger.secret_file = new
+    stranger.start().ready()
+    until(lambda: stranger.status()["dialers"][0]["last_error"], "a refusal")
+    assert node.status()["peers"] == []
+    assert node.stop() == 0
+    free.write_text(new.read_text())
+    node.start("--also-accept", str(free)).ready()
+    until(lambda: "stranger" in node.links(), "the link, now that it is accepted")
 
 
 def test_only_allowed_nodes_are_let_in(nodes: Nodes) -> None:
