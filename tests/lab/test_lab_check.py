@@ -211,7 +211,7 @@ def test_gc_removes_what_a_killed_run_left_and_leaves_living_runs_alone(tmp_path
         killed.communicate()
         assert len(processes_of(dead_run.run_id)) >= 2
         done = json.loads(lab("gc", "--json").stdout)
-        assert done == [{"run_id": dead_run.run_id, "driver": "process", "left": []}]
+        assert done == [{"run_id": dead_run.run_id, "driver": "process", "left": [], "healed": []}]
         assert processes_of(dead_run.run_id) == []
         assert living.communicate(timeout=120)[0]
         assert living.returncode == 0
