@@ -1,7 +1,7 @@
 """docs/deploy/compose.md as a new user would follow it: first start, back up, restore, with the commands as written.
 
-Runs when LAILA_TEST_WALK is set: half a minute on an idle machine is several on a busy one. Upgrade and rotation are nine
-more restarts, walked through by hand; tests/test_deploy_docs.py looks at the text of all of it.
+Runs when LAILA_TEST_WALK is set: half a minute on an idle machine is several on a busy one. Upgrade and rotation are
+nine more restarts, walked through by hand; tests/test_deploy_docs.py looks at the text of all of it.
 """
 
 from __future__ import annotations
