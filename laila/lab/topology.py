@@ -193,6 +193,19 @@ class ClientSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """Where pods of the kubernetes driver run, and on what. Empty: as the kubeconfig and the cluster have it."""
+
+    context: str = ""
+    kubeconfig: str = ""
+    """Its file; else KUBECONFIG says where it is."""
+    storage_class: str = ""
+    """For the nodes' own state; else the cluster's default, or a directory that goes with the pod."""
+    shared_class: str = ""
+    """One with ReadWriteMany, for volumes."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node. `secret` names a secret (nodes that name the same one share it); `peers` whom it dials."""
 
@@ -248,6 +261,7 @@ class Topology:
     """A compose file whose services are the nodes, for the compose driver."""
     client: ClientSpec | None = None
     """Given: the nodes are not laila's, and this is how they are worked on."""
+    cluster: ClusterSpec = ClusterSpec()
     attach: str = ""
     """A compose project that runs already: its services are the nodes, and they stay when the run ends."""
     theirs: bool = False
@@ -398,6 +412,7 @@ def from_dict(table: Mapping[str, Any], *, source: str = "topology") -> Topology
     if isinstance(fields.get("client"), dict):
         fields["client"] = _build(ClientSpec, fields["client"], source, "argv", "workloads", "files")
     fields["resources"] = _build(Resources, table.get("resources", {}), source)
+    fields["cluster"] = _build(ClusterSpec, table.get("cluster", {}), source)
     return _build(Topology, fields, source)
 
 

@@ -44,7 +44,18 @@ def add_topology(parser: Any) -> None:
         help="replicated, shared-volume, or a .toml file",
     )
     parser.add_argument(
-        "--driver", default="auto", metavar="DRIVER", help="auto (default), docker, process, compose, ssh"
+        "--driver",
+        default="auto",
+        metavar="DRIVER",
+        help="auto (default), docker, process, compose, ssh, kubernetes",
+    )
+    parser.add_argument(
+        "--context", metavar="NAME", help="which cluster of the kubeconfig (default: the present one)"
+    )
+    parser.add_argument(
+        "--shared-class",
+        metavar="NAME",
+        help="the cluster's storage class with ReadWriteMany, for shared volumes",
     )
     parser.add_argument(
         "--volume",
@@ -69,6 +80,11 @@ def wanted(options: argparse.Namespace) -> Any:
         if options.topology != "shared-volume":
             raise BadConfig("--volume goes with shared-volume; a .toml file describes its own volumes")
         found = topology.shared_volume(len(found.nodes), options.volume)
+    given = {"context": options.context, "shared_class": options.shared_class}
+    if said := {name: value for name, value in given.items() if value}:
+        if options.driver != "kubernetes":
+            raise BadConfig(f"--{next(iter(said)).replace('_', '-')} goes with --driver kubernetes")
+        found = dataclasses.replace(found, cluster=dataclasses.replace(found.cluster, **said))
     return dataclasses.replace(found, image=options.image) if options.image else found
 
 

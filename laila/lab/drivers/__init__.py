@@ -19,9 +19,11 @@ DRIVERS: Mapping[str, str] = {
     "process": "plain processes on this machine",
     "compose": "services of a compose project, ours or yours",
     "ssh": "machines that are reached by SSH",
+    "kubernetes": "pods of a Kubernetes cluster",
 }
 _NO_NETWORK_VOLUMES = {
     "compose": "its nodes are what the compose file says",
+    "kubernetes": "its nodes have no right to mount",
     "process": "its nodes share this machine's files",
     "ssh": "its nodes run on machines as they are",
 }
@@ -45,7 +47,7 @@ def choose(wanted: str, topology: Topology) -> Choice:
         if wanted not in ("auto", needed[0]):
             raise BadConfig(f"{needed[1]}: take --driver {needed[0]}, not {wanted}")
         return _checked(needed[0], topology, "asked for" if wanted == needed[0] else needed[1])
-    if wanted in ("compose", "ssh"):
+    if wanted in ("compose", "ssh", "kubernetes"):
         return _checked(wanted, topology, "asked for")
     if wanted == "process":
         _require_volumes("process", topology)
@@ -89,6 +91,10 @@ def _checked(name: str, topology: Topology, reason: str) -> Choice:
         from laila.lab.drivers.ssh import driver as ssh
 
         ssh.check(topology)
+    if name == "kubernetes":
+        from laila.lab.drivers.kubernetes import driver as kubernetes
+
+        kubernetes.check(topology)
     return Choice(name, reason)
 
 
@@ -139,5 +145,8 @@ def _class(name: str) -> type[Driver]:
         from laila.lab.drivers.adopted import AdoptedDriver
 
         return AdoptedDriver
-    # Clusters of Kubernetes have their place here.
+    if name == "kubernetes":
+        from laila.lab.drivers.kubernetes.driver import KubernetesDriver
+
+        return KubernetesDriver
     raise BadConfig(f"unknown driver {name!r}; there are {', '.join(DRIVERS)}")

@@ -252,6 +252,11 @@ class Driver(abc.ABC):
     def door(self, name: str, seen_from: str = "") -> str:
         """`host:port` at which the other nodes dial it; where each link has a way of its own, that of `seen_from`."""
 
+    @property
+    def near(self) -> bool:
+        """Whether this machine reaches the nodes' addresses; where it does not, somebody else may answer at them."""
+        return True
+
     def reach(self, name: str, port: int) -> str:
         """`host:port` at which this machine reaches a port of the node."""
         address = self.address(name)

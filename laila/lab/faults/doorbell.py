@@ -54,7 +54,7 @@ class Doorbell:
         address = driver.address(node)
         port = address.port if driver.topology.foreign else address.status_port
         others = [name for name in driver.topology.names if name != node]
-        for asker in (_HERE, *others):
+        for asker in (_HERE, *others) if driver.near else others:
             ring = _ring(driver, asker, address.host, port, patience)
             if ring is not None and ring.answered:
                 return cls(driver, node, address.host, port, asker, ring)
