@@ -1,9 +1,10 @@
 """Tests on a real cluster: LAILA_TEST_KUBECONFIG names its kubeconfig, and the images laila-node:dev and
 laila-faults:dev are where its machines find them (LAILA_TEST_IMAGE names another node image).
 
-Without it they are skipped, in CI too: inside a container of CI no cluster of machines can be had, and what can be known
-of manifests and objects without one is tested in tests/k8s_manifests and tests/lab/test_kubernetes_objects.py. Where
-a cluster has no default storage class, LAILA_TEST_HOSTPATH names a directory that its machines and these tests see.
+Without it they are skipped, in CI too: inside a container of CI no cluster of machines can be had, and what can be
+known of manifests and objects without one is tested in tests/k8s_manifests and tests/lab/test_kubernetes_objects.py.
+Where a cluster has no default storage class, LAILA_TEST_HOSTPATH names a directory that its machines and these tests
+see.
 """
 
 from __future__ import annotations

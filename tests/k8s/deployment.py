@@ -29,6 +29,7 @@ CLIENT = "client"
 LOAD = """
 import json, os, sys, threading, time
 from laila import ReplicatedStore
+from laila.errors import QuorumLost
 from laila.maif import create_maif
 
 secret = open(os.environ["LAILA_SECRET_FILE"]).read().strip()
@@ -49,13 +50,19 @@ while not ended.is_set():
     acknowledged.append(name)
     longest, last = max(longest, time.monotonic() - last), time.monotonic()
     print(json.dumps({"saved": name}), flush=True)
-lost = []
+lost, until = [], time.monotonic() + 60
 for name in acknowledged:
-    try:
-        if store.load(name).get_content_list()[0] is None:
-            lost.append(name)
-    except Exception as error:
-        lost.append(f"{name}: {error}")
+    while True:
+        try:
+            store.load(name)
+        except QuorumLost:  # just now too few answer: nothing is known of it
+            if time.monotonic() < until:
+                time.sleep(0.5)
+                continue
+            lost.append(f"{name}: no quorum")
+        except Exception as error:
+            lost.append(f"{name}: {error}")
+        break
 print(json.dumps({"acknowledged": len(acknowledged), "refused": refused, "lost": lost, "longest": longest}), flush=True)
 """
 """Saves until it is told to end, then loads all that was acknowledged."""
@@ -212,7 +219,8 @@ class Deployment:
         except (LabError, ValueError):
             return []
         listed = told if isinstance(told, list) else told["peers"]
-        return sorted(one["peer_name"] for one in listed if one["state"] == "up")
+        up = [one["peer_name"] for one in listed if one["state"] == "up"]
+        return sorted(name for name in up if name.startswith("laila-"))  # the load is a peer too
 
     def wait_linked(self, names: Sequence[str], timeout: float = 120) -> None:
         """Every directed link between these is up."""

@@ -18,7 +18,7 @@ THREE = ["laila-0", "laila-1", "laila-2"]
 @pytest.fixture(scope="module")
 def nodes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Three nodes that are linked; every test leaves them so."""
-    with Deployment(cluster, tmp_path_factory.mktemp("k8s") / "k8s", "overlays/kind") as made:
+    with Deployment(cluster, tmp_path_factory.mktemp("k8s") / "k8s", "overlays/replicated") as made:
         made.apply()
         made.wait_rolled_out()
         made.wait_linked(THREE)
