@@ -29,9 +29,12 @@ PROGRAMS: Mapping[str, str] = {
 MODULES: Mapping[str, str] = {
     "docker": "the drivers docker and compose",
     "paramiko": "the driver ssh",
+    "kubernetes": "the driver kubernetes",
     "rich": "live progress",
     "pytest": "the pytest plugin laila.testing",
 }
+EXTRAS: Mapping[str, str] = {"pytest": "test", "kubernetes": "kubernetes"}
+"""Of packages that the extra `lab` does not bring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ def _tools() -> Iterator[Finding]:
         yield Finding("program", program, found is not None, found or "absent", f"needed for {purpose}")
     for module, purpose in MODULES.items():
         there = util.find_spec(module) is not None
-        remedy = f"needed for {purpose}: pip install 'laila-kit[{'test' if module == 'pytest' else 'lab'}]'"
+        extra = EXTRAS.get(module, "lab")
+        remedy = f"needed for {purpose}: pip install 'laila-kit[{extra}]'"
         yield Finding("package", module, there, "installed" if there else "absent", remedy)
 
 

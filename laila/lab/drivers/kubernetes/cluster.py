@@ -69,7 +69,9 @@ class Cluster:
         config: Any = kubernetes.config
         try:
             config.load_kube_config(
-                config_file=kubeconfig or None,
+                config_file=kubeconfig
+                or os.environ.get("KUBECONFIG")
+                or None,  # it looks there only when imported
                 context=self.context or None,
                 client_configuration=self.configuration,
             )

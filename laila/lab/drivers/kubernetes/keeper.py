@@ -120,6 +120,8 @@ class Keeper:
         """The node and every program beside it. What is only becoming one is left alone: the container's runtime waits
         for it, and it asks for itself (`beside`).
         """
+        if os.getpid() != 1:  # no container: what lives here is not all ours
+            return [self.pid] if self.pid else []
         spared = {os.getpid(), *self.talking}
         return [pid for pid in processes() if pid not in spared and not becoming(pid)]
 
