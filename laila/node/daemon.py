@@ -105,6 +105,7 @@ class Node:
         self._offer_volumes(self._policy)
         self._connection = self._listen(self._policy)
         self.state.policy = self._policy
+        self.state.directories = tuple(_written(config))
         self.state.listen = str(Address(config.listen.host, self._connection.port))
         self.state.advertise = (
             self._connection.advertise if config.advertise or not config.listen.wildcard else None
@@ -286,6 +287,18 @@ def _warnings(config: NodeConfig) -> Iterator[str]:
             yield exposed
     if config.state_dir is None:
         yield "no state_dir is set: this node has a new identity at every start"
+
+
+def _written(config: NodeConfig) -> Iterator[Path]:
+    """Directories of this machine in which the node keeps what it is given."""
+    if config.state_dir is not None:
+        yield config.state_dir
+    for pool in config.pools:
+        if pool.path is not None:
+            yield pool.path if pool.path.is_dir() else pool.path.parent
+    for replica in config.replicas:
+        if replica.path is not None:
+            yield replica.path
 
 
 def _check_writable(directory: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from laila.node.http import Response, Route
 from laila.node.meter import PoolMeter, Reading, complaints
 from laila.node.metrics import CONTENT_TYPE
+from laila.node.room import lacking
 
 if TYPE_CHECKING:
     from laila.dialer import Dialer
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from laila.node.metrics import Metrics
     from laila.node.replica_map import ReplicaView, Served
     from laila.policy import DefaultPolicy
+
+log = logging.getLogger("laila.node")
 
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -46,12 +50,24 @@ class NodeState:
     discovery: Discovery[Dialer] | None = None
     meter: PoolMeter = field(default_factory=PoolMeter)
     replicas: tuple[Served, ...] = ()
+    directories: tuple[Path, ...] = ()
+    """Where this node keeps what it is given."""
+    _told: tuple[str, ...] = ()
 
     def reasons(self) -> list[str]:
         """Why this node is not ready; empty when it is. May wait for the disks of its pools."""
         if self.policy is None or self.phase != "ready":
             return [f"the node is {self.phase}"]
-        return complaints(self.policy.memory.pools)
+        return self._noted([*complaints(self.policy.memory.pools), *lacking(self.directories)])
+
+    def _noted(self, reasons: list[str]) -> list[str]:
+        """The same; what is new goes into the log, once."""
+        before, self._told = self._told, tuple(reasons)
+        if reasons and self._told != before:
+            log.warning("not ready", extra={"reasons": reasons})
+        elif before and not reasons:
+            log.info("ready again")
+        return reasons
 
     def pools(self) -> list[Reading]:
         """Every pool as it is now. May wait for disks."""
@@ -64,10 +80,7 @@ class NodeState:
     def document(self) -> dict[str, Any]:
         """The whole status, as plain JSON values. May wait for the disks of the pools."""
         policy = self.policy
-        pools = self.pools()
-        reasons = [f"pool {pool.name}: {pool.error}" for pool in pools if pool.error is not None]
-        if self.phase != "ready":
-            reasons = [f"the node is {self.phase}"]
+        pools, reasons = self.pools(), self.reasons()
         return {
             "name": self.name,
             "id": None if policy is None else policy.global_id,

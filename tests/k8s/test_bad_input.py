@@ -74,9 +74,6 @@ def test_two_secrets_on_two_pods(deployment: Deployment) -> None:
     assert deployment.sees("laila-2") == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="/readyz does not see yet that a disk is full: seen on Kubernetes 1.36"
-)
 def test_a_state_that_is_full(deployment: Deployment) -> None:
     deployment.edit("StatefulSet", in_memory)
     deployment.apply()
