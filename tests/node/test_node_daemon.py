@@ -359,7 +359,7 @@ def test_second_signal_exits_at_once(nodes: Nodes) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"asked\n"
-        until(lambda: node.links()["holder"]["bytes_out"] > 1 << 16, "an answer that is on its way")
+        until(lambda: node.status()["peers"][0]["requests_in"] == 2, "a request that is under way")
         node.signal(signal.SIGTERM)
         until(lambda: node.get("/readyz").status == 503, "draining")
         assert node.get("/readyz").json() == {"ready": False, "reasons": ["the node is draining"]}
