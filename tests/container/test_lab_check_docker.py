@@ -114,5 +114,5 @@ def test_gc_removes_containers_of_a_killed_run(engine: Any, tmp_path: Path, with
         run.forget()
     assert len(left(engine, run.run_id)) > 8
     done = json.loads(lab("gc", "--json").stdout)
-    assert done == [{"run_id": run.run_id, "driver": "docker", "left": []}]
+    assert done == [{"run_id": run.run_id, "driver": "docker", "left": [], "healed": []}]
     assert left(engine, run.run_id) == []

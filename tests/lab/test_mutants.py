@@ -49,7 +49,7 @@ CASES: Mapping[str, Caught] = {
     "hasty": Caught(
         "writes acknowledged before fsync",
         "replicated",
-        ("durable", "judge-register", "judge-set", "judge-sessions", "judge-convergence"),
+        ("durable", "trial", "judge-register", "judge-set", "judge-sessions", "judge-convergence"),
     ),
 }
 

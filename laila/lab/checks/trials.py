@@ -18,7 +18,7 @@ from laila.lab.faults.damage import Damage
 from laila.lab.topology import Topology
 from laila.lab.trials.clients import Programs, chosen
 from laila.lab.trials.invoking import Invoker
-from laila.lab.trials.trial import Plan, Trial, summary
+from laila.lab.trials.trial import Plan, Trial, Unrecovered, summary
 from laila.lab.workloads.base import Who, Workload
 
 ALL = "all"
@@ -142,6 +142,8 @@ def play(
     stage.facts[FACT] = trial.judgements
     try:
         trial.run()
+    except Unrecovered as error:
+        stage.fail(str(error))
     finally:
         found = trial.facts()
         stage.facts |= {**found, "bites": [*stage.facts.get("bites", ()), *found["bites"]]}

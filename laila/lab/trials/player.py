@@ -57,6 +57,8 @@ class Player:
     """The key of the lock that it holds now."""
     answered: float = -math.inf
     """When it last answered anything."""
+    refusal: str = ""
+    """The error of its last operation, when its program lives and the system did not do what it was asked."""
     _invoker: Invoker | None = None
     _worked: float = math.inf
     """When its program, the one that it has now, answered first."""
@@ -151,6 +153,7 @@ class Player:
         self._note_hold(op)
         if op.outcome != UNKNOWN:
             self.answered, self._worked = told.ended, min(self._worked, told.ended)
+        self.refusal = "" if op.outcome != UNKNOWN or told.died or told.lie else told.error
         self.sink(self.workload, op)
         return op
 

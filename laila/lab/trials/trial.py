@@ -26,8 +26,16 @@ from laila.lab.trials.player import Player, Trouble
 from laila.lab.trials.turns import Turns
 from laila.lab.workloads.base import Who, Workload
 
+_REFUSALS = 30.0
+"""Seconds after the last fault in which a system that answers may go on refusing."""
+_BRIEFLY = 15.0
+"""Seconds for final reads when it is known that nothing will come of some."""
 AFTERMATH = 5.0
 """Seconds after a fault in which clients may still suffer from it. One that has worked since then does not."""
+
+
+class Unrecovered(LabError):
+    """Nothing is broken any more, and the system goes on refusing what it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Plan:
     """Operations of each workload that must have been begun before, between and after faults."""
     least_broken: int = 3
     """The same while a fault lasts: what waits for a node that stands still is not begun again and again."""
-    patience: float = 90.0
+    patience: float = 60.0
     """For that, and for openings and closings: longer than it takes to give up a client that does not begin, and start
     another."""
 
@@ -72,6 +80,8 @@ class Trial:
     _players: list[Player] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
+    _stuck: LabError | None = None
+    """Who did not answer again when nothing was broken any more."""
 
     def run(self) -> None:
         """Play and judge. Raises what kept it from showing anything, after everything was judged that was seen."""
@@ -94,6 +104,8 @@ class Trial:
             for player in self._players:
                 player.close()
             self._judge()
+        if self._stuck:
+            raise self._stuck
         self._believe()
 
     def facts(self) -> dict[str, Any]:
@@ -137,23 +149,24 @@ class Trial:
                 raise LabError(f"the workload {name} could not begin{self._last_trouble()}")
 
     def _end(self) -> None:
-        """Final reads, by every client, side by side."""
+        """Final reads, by every client, side by side; those of others show what was lost where one is stuck."""
         self.scene.tell("final reads")
-        failed: list[str] = []
+        failed: list[Player] = []
+        within = _BRIEFLY if self._stuck else self.plan.patience
 
         def close(player: Player) -> None:
-            if not player.once(player.workload.closing, "closing", self.plan.patience):
-                failed.append(player.who.name)
+            if not player.once(player.workload.closing, "closing", within):
+                failed.append(player)
 
         threads = [threading.Thread(target=close, args=(one,)) for one in self._players]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        if failed:
-            raise LabError(
-                f"{len(failed)} clients could not make their final reads within {self.plan.patience:g} s: "
-                f"{', '.join(sorted(failed)[:4])}{self._last_trouble()}"
+        if failed and not self._stuck:
+            raise _refused(failed, within) or LabError(
+                f"{len(failed)} clients could not make their final reads within {within:g} s: "
+                f"{', '.join(sorted(one.who.name for one in failed)[:4])}{self._last_trouble()}"
             )
 
     # -- faults
@@ -183,20 +196,22 @@ class Trial:
         self._recovered()
 
     def _recovered(self) -> None:
-        """Wait until every client that ended or hung has answered since, with nothing broken any more. Raises LabError:
-        one that never does so has shown nothing, and no fault explains it.
+        """Wait until every client that ended or hung has answered since, with nothing broken any more: one that never
+        does so has shown nothing, and no fault explains it.
         """
         if not self.bites:
             return
         healed = max(bite.healed for bite in self.bites)
-        deadline = time.monotonic() + self.plan.patience
+        since = time.monotonic()
         for player in self._players:
             while player.troubles and player.answered < healed:
-                if time.monotonic() > deadline:
-                    raise LabError(
+                patience = min(self.plan.patience, _REFUSALS if player.refusal else math.inf)
+                if time.monotonic() > since + patience:
+                    self._stuck = _refused([player], patience) or LabError(
                         f"{player.who.name} ended or hung {len(player.troubles)} times, and did not answer within "
-                        f"{self.plan.patience:g} s with nothing broken any more; {player.troubles[-1].text}"
+                        f"{patience:g} s with nothing broken any more; {player.troubles[-1].text}"
                     )
+                    return
                 time.sleep(0.05)
 
     def _event(self, what: str, fault: Fault, at: float) -> None:
@@ -282,6 +297,18 @@ class Trial:
         lies = [lie for player in self._players for lie in player.lies]
         texts = lies[:1] or [trouble.text for trouble in self._troubles()[-1:]]
         return f"; {texts[0]}" if texts else ""
+
+
+def _refused(players: Sequence[Player], seconds: float) -> Unrecovered | None:
+    """When it is the system that does not answer these clients, and not they that do not work."""
+    refusals = [(one.who.name, one.refusal) for one in players if one.refusal]
+    if not refusals:
+        return None
+    name, text = refusals[0]
+    return Unrecovered(
+        f"the system does not recover: {seconds:g} s after everything was healed {len(refusals)} clients are still "
+        f"refused, {name} with {text}"
+    )
 
 
 def summary(bites: Sequence[Bite]) -> str:
