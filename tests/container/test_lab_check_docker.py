@@ -37,7 +37,16 @@ def test_the_main_job_in_containers(engine: Any, tmp_path: Path) -> None:
     assert result["facts"]["acknowledged"] >= 50
     assert max(result["facts"]["crash"]["lost_seen"].values()) < 6
     bites = {one["what"]: one for one in result["facts"]["bites"]}
-    assert set(bites) == {"kill -9", "paused", "cut off", "one-way", "latency", "reset", "power-loss"}
+    assert set(bites) == {
+        "kill -9",
+        "paused",
+        "cut off",
+        "one-way",
+        "latency",
+        "reset",
+        "power-loss",
+        "slow-fsync",
+    }
     assert len({bites[what]["node"] for what in ("kill -9", "paused", "cut off")}) == 3
     assert {one["verdict"] for one in result["facts"]["judgements"]} == {"ok"}
     assert "it sees nobody; what is asked through it ends with" in bites["cut off"]["proof"]
