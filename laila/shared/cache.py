@@ -211,9 +211,7 @@ class Cache:
             if touch:
                 self._touched[digest] = now
         if touch:
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # somebody removed the directory: there is no note then
+            with contextlib.suppress(FileNotFoundError):  # of a directory that somebody removed
                 (self._used / digest).touch(mode=0o600)
         return artifact
 
@@ -271,7 +269,8 @@ def _evicted(path: Path) -> bool:
     """Remove a copy, unless its maker has it locked: it has not read it yet."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    except OSError:  # gone already, or something that is no copy
+        path.unlink(missing_ok=True)
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

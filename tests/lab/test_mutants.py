@@ -122,8 +122,8 @@ def test_the_page_names_the_mutants_and_what_catches_them() -> None:
 
 
 def schedules() -> list[str]:
-    """Every kind of fault, some in each run, two at once now and then."""
-    kinds = sorted(KINDS)
+    """Every kind of fault that plain processes can have, some in each run, two at once now and then."""
+    kinds = ["latency" if kind == "loss" else kind for kind in sorted(KINDS)]
     turns = [[kinds[(2 * seed) % len(kinds)], kinds[(2 * seed + 1) % len(kinds)]] for seed in SEEDS]
     return [("+" if seed % 5 == 4 else ",").join(turn) for seed, turn in zip(SEEDS, turns, strict=True)]
 

@@ -20,7 +20,7 @@ from laila.lab.faults import Bite, Scene, schedule
 from laila.lab.history import History
 from laila.lab.trials import trial
 from laila.lab.trials.invoking import Answer, Invoker
-from laila.lab.trials.trial import Plan, Trial
+from laila.lab.trials.trial import Plan, Trial, Unrecovered
 from laila.lab.trials.turns import Turns
 from laila.lab.workloads.base import Invocation
 
@@ -38,6 +38,8 @@ class Program(Invoker):
     data: dict[str, Any]
     lock: threading.Lock
     dies: Callable[[int], bool]
+    refused: Callable[[], bool] = lambda: False
+    """Whether the system refuses, while the program lives."""
     answered: int = 0
     dead: bool = field(default=False)
 
@@ -46,6 +48,8 @@ class Program(Invoker):
         if self.dies(self.answered):
             self.dead = True
             return Answer(UNKNOWN, began, time.monotonic(), error="ClientGone", died="out of cheese")
+        if self.refused():
+            return Answer(UNKNOWN, began, time.monotonic(), error="QuorumLost: 1 of 3")
         self.answered += 1
         with self.lock:
             if invocation.op == "write":
@@ -74,12 +78,16 @@ class Strikes(Turns):
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], Trial]:
-    """A trial with a dense schedule, whose client beside west dies when it is told to."""
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+    """A trial with a dense schedule, whose client beside west dies, or is refused, when it is told to."""
     monkeypatch.setattr(trial, "Turns", Strikes)
+    monkeypatch.setattr(trial, "_REFUSALS", 1.0)
+    monkeypatch.setattr(trial, "_BRIEFLY", 0.5)
     NOW.update(faults=0, broken=False)
 
-    def played(dies: Callable[[int], bool]) -> Trial:
+    def played(
+        dies: Callable[[int], bool] = lambda answered: False, refused: Callable[[], bool] = lambda: False
+    ) -> Trial:
         data: dict[str, Any] = {}
         lock = threading.Lock()
         plan = Plan(
@@ -96,7 +104,11 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
                 plan,
                 scene,
                 history,
-                lambda workload, who: Program(data, lock, dies if who.node == "west" else lambda _: False),
+                lambda workload, who: (
+                    Program(data, lock, dies, refused)
+                    if who.node == "west"
+                    else Program(data, lock, lambda _: False)
+                ),
             )
             made.run()
         return made
@@ -138,3 +150,25 @@ def test_whose_programs_work_for_a_while_and_die_has_shown_nothing(play: Any) ->
 def test_who_dies_before_any_fault_has_no_excuse(play: Any) -> None:
     with pytest.raises(LabError, match=r"with nothing broken: west/register/0: out of cheese"):
         play(lambda answered: NOW["faults"] == 0 and answered == 5)
+
+
+def test_a_system_that_refuses_for_ever_after_a_fault_has_failed_at_that_fault(play: Any) -> None:
+    """The next fault does not come: it would hide which one the system did not recover from."""
+    with pytest.raises(
+        Unrecovered, match=r"1 s after everything was healed 1 clients .* west/register/0 with QuorumLost"
+    ):
+        play(refused=lambda: NOW["faults"] > 0)
+    assert NOW["faults"] == 1
+
+
+def test_a_system_that_refuses_for_a_moment_after_a_fault_has_recovered(play: Any) -> None:
+    healed: dict[Any, float] = {}
+
+    def refused() -> bool:
+        if NOW["broken"]:
+            healed[NOW["faults"]] = time.monotonic() + LASTS + 0.4
+        return time.monotonic() < healed.get(NOW["faults"], 0.0)
+
+    made = play(refused=refused)
+    assert {one.verdict for one in made.judgements} == {Verdict.OK}
+    assert NOW["faults"] == 3

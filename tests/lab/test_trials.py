@@ -80,22 +80,36 @@ class Stale(Store):
 class Doubtful(Store):
     """Some writes happen and are not answered, some do not, some are refused for certain; all of it is said."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
     def do(self, asked: Invocation) -> Said:
-        dice = random.random()  # noqa: S311  no secret
-        if asked.op == "read" or dice < 0.7:
+        if asked.op == "read":
             return super().do(asked)
-        if dice < 0.8:
-            super().do(asked)
-            raise ConnectionResetError("in the middle")
-        return unknown("it took too long") if dice < 0.9 else fail("not now")
+        self.writes += 1
+        match self.writes % 10:
+            case 3:
+                super().do(asked)
+                raise ConnectionResetError("in the middle")
+            case 6:
+                return unknown("it took too long")
+            case 9:
+                return fail("not now")
+        return super().do(asked)
 
 
 class Liar(Store):
-    """Says that it refused what it has done."""
+    """Says of every third write that it refused what it has done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
 
     def do(self, asked: Invocation) -> Said:
         said = super().do(asked)
-        return fail("not now") if asked.op == "write" and random.random() < 0.3 else said  # noqa: S311  no secret
+        self.writes += asked.op == "write"
+        return fail("not now") if asked.op == "write" and self.writes % 3 == 0 else said
 
 
 def trial(

@@ -26,9 +26,9 @@ from laila.lab.trials.player import Player, Trouble
 from laila.lab.trials.turns import Turns
 from laila.lab.workloads.base import Who, Workload
 
-_REFUSALS = 30.0
-"""Seconds after the last fault in which a system that answers may go on refusing."""
-_BRIEFLY = 15.0
+_REFUSALS = 20.0
+"""Seconds after a turn of faults in which a system that answers may go on refusing."""
+_BRIEFLY = 10.0
 """Seconds for final reads when it is known that nothing will come of some."""
 AFTERMATH = 5.0
 """Seconds after a fault in which clients may still suffer from it. One that has worked since then does not."""
@@ -190,29 +190,30 @@ class Trial:
         while plan.turns and (done < len(plan.turns) or time.monotonic() - began < plan.seconds):
             turns.play(plan.turns[done % len(plan.turns)])
             done += 1
+            if not self._answered_again(lambda player: bool(player.refusal)):
+                return  # the next fault would show nothing more, and hide which one it did not recover from
         since = time.monotonic()
         time.sleep(max(plan.calm, began + plan.seconds - since))
         self._enough("at the end", since)
-        self._recovered()
+        self._answered_again(lambda player: bool(player.troubles))
 
-    def _recovered(self) -> None:
-        """Wait until every client that ended or hung has answered since, with nothing broken any more: one that never
-        does so has shown nothing, and no fault explains it.
+    def _answered_again(self, suffered: Callable[[Player], bool]) -> bool:
+        """Wait until every client that suffered has answered since, with nothing broken any more: one that never does
+        so has shown nothing, and no fault explains it.
         """
-        if not self.bites:
-            return
-        healed = max(bite.healed for bite in self.bites)
+        healed = max((bite.healed for bite in self.bites), default=0.0)
         since = time.monotonic()
         for player in self._players:
-            while player.troubles and player.answered < healed:
+            while suffered(player) and player.answered < healed:
                 patience = min(self.plan.patience, _REFUSALS if player.refusal else math.inf)
                 if time.monotonic() > since + patience:
                     self._stuck = _refused([player], patience) or LabError(
                         f"{player.who.name} ended or hung {len(player.troubles)} times, and did not answer within "
-                        f"{patience:g} s with nothing broken any more; {player.troubles[-1].text}"
+                        f"{patience:g} s with nothing broken any more{self._last_trouble()}"
                     )
-                    return
+                    return False
                 time.sleep(0.05)
+        return True
 
     def _event(self, what: str, fault: Fault, at: float) -> None:
         for node in fault.nodes:
