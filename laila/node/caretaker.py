@@ -31,6 +31,8 @@ COMPARED = 4.0
 """Seconds between two comparisons; one that takes long is made so seldom that it takes a twentieth of the time."""
 PATIENCE = 5.0
 """Seconds after which a replica that does not answer is called unreachable."""
+RENEWED = 10.0
+"""Seconds between two looks at who signed what is here, while the cluster changes its secret; likewise."""
 LONGEST = 30.0
 """Seconds at most between two tries to open a store whose other members do not answer."""
 
@@ -38,13 +40,22 @@ LONGEST = 30.0
 class Caretaker:
     """Cares for one served replica from `start` on; `open_store(id)` opens its store, of which it is member `id`.
 
-    Close it before the node's links.
+    `renew(replica, number)` vouches anew for the signers of what is here, where the node accepts two secrets; it is
+    told the number of the membership. Close it before the node's links.
     """
 
-    def __init__(self, name: str, replica: Replica, open_store: Callable[[str], ReplicatedStore]) -> None:
+    def __init__(
+        self,
+        name: str,
+        replica: Replica,
+        open_store: Callable[[str], ReplicatedStore],
+        renew: Callable[[Replica, int], int] | None = None,
+    ) -> None:
         self._name = name
         self._replica = replica
         self._open_store = open_store
+        self._renew = renew
+        self._renew_at = 0.0
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._store: ReplicatedStore | None = None
@@ -129,6 +140,11 @@ class Caretaker:
     def _compare(self, store: ReplicatedStore) -> float:
         """Ask all; the seconds until the next time."""
         started = time.monotonic()
+        if self._renew is not None and started >= self._renew_at:
+            if keys := self._renew(self._replica, store.view.number):
+                words = {"replica": self._name, "keys": keys}
+                log.info("vouched for signers under every secret", extra=words)
+            self._renew_at = started + max(RENEWED, SHARE * (time.monotonic() - started))
         found = store.status(timeout=PATIENCE)
         if not found["quorum"]:
             store.keeper.note_quorum_lost()

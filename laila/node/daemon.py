@@ -37,7 +37,9 @@ from laila.transport.tcp import DefaultTCPIPProtocol
 from laila.version import VERSION
 
 if TYPE_CHECKING:
+    from laila.artifacts import TrustSet
     from laila.node.caretaker import Caretaker
+    from laila.replication.replica import Replica
     from laila.replication.store import ReplicatedStore
     from laila.volumes.service import VolumeService
 
@@ -86,6 +88,7 @@ class Node:
         self._discovery: Discovery[Dialer] | None = None
         self._watch: Watch | None = None
         self._volumes: VolumeService | None = None
+        self._trust: TrustSet | None = None
         self._replicas: list[ServedReplica] = []
         self._caretakers: list[Caretaker] = []
 
@@ -164,7 +167,7 @@ class Node:
             return
         from laila.replication.service import ReplicaService  # few nodes need it
 
-        trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
+        self._trust = trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
         for replica in self.config.replicas:
             with self._blamed("replicas", f"replica {replica.name!r} cannot be opened"):
                 opened = open_replica(replica, trust, policy)
@@ -180,16 +183,27 @@ class Node:
         from laila.node.caretaker import Caretaker  # few nodes need it
 
         for config, served in zip(self.config.replicas, self._replicas, strict=True):
-            caretaker = Caretaker(served.name, served.replica, partial(self._open_store, policy, config))
+            opens = partial(self._open_store, policy, config)
+            caretaker = Caretaker(served.name, served.replica, opens, self._renewal())
             self._caretakers.append(caretaker)
             served.keeper = caretaker.complete
             served.service.taken = caretaker.took
             caretaker.start()
 
+    def _renewal(self) -> Callable[[Replica, int], int] | None:
+        """What vouches anew, while the cluster changes its secret."""
+        trust, secrets = self._trust, tuple(dict.fromkeys((self._secrets.own, *self._secrets.others)))
+        if trust is None or len(secrets) == 1:
+            return None
+        from laila.replication.renewal import renew
+
+        return lambda replica, number: renew(replica, trust, secrets, number)
+
     def _open_store(self, policy: DefaultPolicy, config: ReplicaConfig, own: str) -> ReplicatedStore:
         from laila.replication.store import ReplicatedStore
 
-        trust = trust_of(policy.identity, (self._secrets.own, *self._secrets.others))
+        trust = self._trust
+        assert trust is not None  # what is cared for is served
         # A directory of its own: what lies there is believed, so nobody else may write there.
         state = None if self.config.state_dir is None else self.config.state_dir / "care"
         return ReplicatedStore(

@@ -129,15 +129,7 @@ def trust_of(identity: Identity, secrets: Sequence[str]) -> TrustSet:
     """Whom the replicas of a node believe: itself, and whoever any of the cluster's secrets vouches for."""
     from laila.artifacts import TrustSet
 
-    class Cluster(TrustSet):
-        """While a cluster changes from one secret to another, what was signed under either counts."""
-
-        def trusts(self, public_key: bytes, voucher: bytes | None = None) -> str | None:
-            reasons = (trust.trusts(public_key, voucher) for trust in accepted)
-            return super().trusts(public_key, voucher) or next((why for why in reasons if why), None)
-
-    accepted = [TrustSet(secret=secret) for secret in secrets[1:]]
-    return Cluster([identity], secret=secrets[0])
+    return TrustSet([identity], secret=secrets[0], also_accept=secrets[1:])
 
 
 class ServedReplica:

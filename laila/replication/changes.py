@@ -40,7 +40,7 @@ from ..errors import (
 from .agreement import Acceptor, decide, majority, read_vote, reset
 from .calls import Answers, Crowd, said_of
 from .membership import Document, Membership, encode, here, names, place
-from .opening import GRACE, consult, enrol, let_go, newest
+from .opening import GRACE, consult, enrol, let_go, newest, share_vouchers
 from .replica import Replica, Stamp
 from .views import READ, WRITE, Member, View
 
@@ -421,6 +421,7 @@ class Changes:
             return newest(self._crowd.replicas, self._open, document, self._trust, left)
 
         def call(id: str, replica: Replica) -> Stamp:
+            share_vouchers(replica, self._trust)
             return enrol(replica, id, document, confirm)
 
         ids = [member.id for member in view]

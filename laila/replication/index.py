@@ -303,9 +303,12 @@ def _listed(directory: Path, known: Container[str]) -> dict[str, os.stat_result]
 
 
 def unchanged(file: File | None, status: os.stat_result | None) -> bool:
-    """Whether a file is surely as it was when its head was read; None is one that is not there."""
+    """Whether a file is surely as it was when its head was read, and believed as it was; None is one that is not
+    there."""
     if file is None or status is None:
         return file is None and status is None
+    if file.ours is UntrustedSigner:  # who is believed changes without it
+        return False
     known = file.fingerprint
     return (
         not known.unsettled

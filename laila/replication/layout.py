@@ -4,6 +4,7 @@
 <directory>/.laila/replica.json           the stamp
 <directory>/.laila/membership.maif        the newest membership document
 <directory>/.laila/ballot                 the acceptor's state
+<directory>/.laila/vouchers               vouchers that were made anew
 <directory>/.laila/gone/<name>.maif       a tombstone
 <directory>/.laila/suspect/<name>         why nothing that is here under the name counts
 <directory>/.laila/quarantine/            damaged files, under other names
@@ -43,6 +44,7 @@ class Layout:
         self.stamp = self.housekeeping / "replica.json"
         self.membership = self.housekeeping / f"membership{SUFFIX}"
         self.ballot = self.housekeeping / "ballot"
+        self.vouchers = self.housekeeping / "vouchers"
         self.gone, self.suspect, self.quarantine, self.incoming, self.locks = (
             self.housekeeping / part for part in PARTS
         )

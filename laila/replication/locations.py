@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ..artifacts import TrustSet
-from ..artifacts.trust import known_secret
+from ..artifacts.trust import further_secrets, known_secret
 from ..codec import Buffer
 from ..errors import BadConfig, LailaError, Unreachable
 from ..names import check_name
@@ -81,6 +81,7 @@ class Locations:
         self._trust = trust
         self._policy = policy
         self._secret = secret or known_secret()
+        self._also_accept = further_secrets()
         self._timeout = timeout
         self._lock = threading.Lock()
         self._dialers: dict[str, Dialer] = {}
@@ -175,7 +176,7 @@ class Locations:
                 there = (one for one in communication.dialers if one.address == address and not one.closed)
                 dialer = next(there, None)
                 if dialer is None:
-                    dialer = communication.maintain(host, port, secret)
+                    dialer = communication.maintain(host, port, secret, also_accept=self._also_accept)
                     self._owned.append(dialer)
                 self._dialers[address] = dialer
             return communication, dialer

@@ -17,7 +17,7 @@ from ..errors import MixedReplicas
 from .calls import Crowd
 from .locations import close_quietly
 from .membership import Document, Membership
-from .opening import enrol, newest
+from .opening import enrol, newest, share_vouchers
 from .replica import Replica, Stamp
 from .views import View
 
@@ -71,6 +71,7 @@ class Members:
         if stamp.store and (stamp.store, stamp.replica) != (view.store, id):
             raise MixedReplicas(_mixed(replica.where, view, id, stamp))
         document = self._membership.document
+        share_vouchers(replica, self._trust)
         if not stamp.store:
             stamp = enrol(replica, id, document, self._confirm)
         elif self._taught.get(id, 0) < document.view.number:

@@ -29,7 +29,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..artifacts import Signer, TrustSet
-from ..errors import ArtifactError, BadConfig, LailaError, MembershipStale, MixedReplicas, QuorumLost
+from ..errors import (
+    ArtifactError,
+    BadConfig,
+    LailaError,
+    MembershipStale,
+    MixedReplicas,
+    QuorumLost,
+    StorageError,
+)
 from .agreement import Acceptor, because, claim, decide, majority, read_vote, reset
 from .calls import Answers, Crowd, said_of
 from .membership import Document, Membership, encode, names, place
@@ -132,6 +140,16 @@ def enrol(replica: Replica, id: str, document: Document, confirm: Callable[[], D
     if known is None or known != document.data:
         replica.learn(document.data)
     return stamp
+
+
+def share_vouchers(replica: Replica, trust: TrustSet) -> None:
+    """Let a replica know what others keep of vouchers made anew, and this side what it keeps: else they would not
+    believe what others signed. One that cannot keep them (full, read-only) is asked all the same.
+    """
+    replica.vouchers()
+    if known := trust.learned:
+        with contextlib.suppress(StorageError):
+            replica.vouch(known)
 
 
 def consult(crowd: Crowd, document: Document, trust: TrustSet, timeout: float) -> Document:
@@ -298,6 +316,7 @@ class _Opening:
 
     def _ask(self, replica: Replica) -> Said:
         stamp = replica.stamp()
+        replica.vouchers()
         raw = replica.membership()
         said = Said(stamp, None if raw is None else Document.read(raw, self._trust))
         self._answered.add(id(replica))
@@ -507,6 +526,7 @@ class _Opening:
         crowd = Crowd(known)
 
         def learn(key: str, replica: Replica) -> None:
+            share_vouchers(replica, self._trust)
             replica.learn(document.data)
 
         def confirm() -> Document:

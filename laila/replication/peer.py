@@ -14,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..artifacts import TrustSet
+from ..artifacts.vouchers import MOST, Pair, digest, packed, unpacked
 from ..codec import Buffer
 from ..errors import (
     ArtifactError,
@@ -33,6 +34,7 @@ from ..errors import (
     UnknownPeer,
     UnknownService,
     Unreachable,
+    UntrustedSigner,
 )
 from ..names import check_name
 from ..shared.trouble import told
@@ -40,7 +42,7 @@ from .copies import CHUNK, Arrival, Copy
 from .replica import Branch, Health, Listing, Replica, Stamp
 from .tags import Found, Stand, Tag
 from .transfer import check_size
-from .words import LISTED, NAMES, PREFIXES, TEXT, Words, of_stamp, of_tag, same_file
+from .words import BOOK, LISTED, NAMES, PAGE, PREFIXES, TEXT, Words, of_stamp, of_tag, same_file
 
 if TYPE_CHECKING:
     from ..proxies import Remote
@@ -94,11 +96,16 @@ class PeerReplica(Replica):
         self._timeout = timeout
         self._trust = trust
         self._closed = False
+        self._book: tuple[str, list[Pair]] = ("", [])
+        self._their_book: str | None = None
+        """The digest of what it keeps, by its last stamp; None for a node of a version that keeps no vouchers."""
 
     # -- identity and membership --
 
     def stamp(self) -> Stamp:
-        return self._ask({"do": "stamp"}).stamp()
+        words = self._ask({"do": "stamp"})
+        self._their_book = words.text("vouchers", BOOK) if "vouchers" in words else None
+        return words.stamp()
 
     def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
         known = None if before is None else of_stamp(before)
@@ -115,6 +122,35 @@ class PeerReplica(Replica):
 
     def cast(self, before: bytes | None, after: bytes) -> bool:
         return self._ask({"do": "cast", "before": before, "after": after}).flag("cast")
+
+    # -- who is believed --
+
+    def vouchers(self) -> list[Pair]:
+        if self._their_book is None:
+            self.stamp()
+        if not self._their_book:
+            return []
+        if self._their_book != self._book[0]:
+            found: list[Pair] = []
+            more = True
+            while more:
+                words = self._ask({"do": "vouchers", "at": len(found)})
+                page, more = unpacked(words.data("vouchers")), words.flag("more")
+                if more and not page:
+                    raise ProtocolError(f"{self.where} says that it has more vouchers, and gives none")
+                found += page
+                if len(found) > MOST:
+                    raise ProtocolError(f"{self.where} gives more than {MOST} vouchers")
+            self._trust.learn(found)
+            self._book = digest(found), [pair for pair in found if self._trust.vouches(*pair)]
+        return self._book[1]
+
+    def vouch(self, vouchers: Collection[Pair]) -> None:
+        lacking = sorted(set(vouchers).difference(self.vouchers()))
+        if self._their_book is None:
+            return
+        for start in range(0, len(lacking), PAGE):
+            self._ask({"do": "vouch", "vouchers": packed(lacking[start : start + PAGE])})
 
     # -- versions --
 
@@ -253,8 +289,14 @@ class PeerReplica(Replica):
     def _again(self, attempt: Callable[[], T]) -> T:
         """Repeat what was dropped there, or did not hold together here, because it changed under way."""
         for _ in range(TRIES - 1):
-            with contextlib.suppress(_Dropped, _Torn):
+            try:
                 return attempt()
+            except _Torn as torn:
+                if isinstance(torn.because, UntrustedSigner):  # somebody may just have vouched for it anew
+                    self.stamp()
+                    self.vouchers()
+            except _Dropped:
+                continue
         try:
             return attempt()
         except _Torn as torn:

@@ -19,10 +19,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from ..artifacts import TrustSet
+from ..artifacts.vouchers import MOST, Pair, packed, unpacked
 from ..codec import Encoded
 from ..errors import (
     ArtifactCorrupt,
@@ -41,7 +42,7 @@ from .branches import Tree
 from .copies import Copy
 from .membership import decode, require_same_store
 from .replica import Branch, Health, Listing, Replica, Stamp
-from .shelf import NOTHING, Shelf, Slot, ballot_record, content, parsed, written
+from .shelf import NOTHING, Shelf, Slot, ballot_record, content, parsed, vouchers_record, written
 from .tags import Found, Stand, Tag, Unsure
 
 MEMBERSHIP = "laila-membership"
@@ -150,6 +151,25 @@ class PoolReplica(Replica):
         expected = None if before is None else ballot_record(before)
         with self._readable("the ballot"):
             return self._pool.swap(self._shelf.ballot, expected, ballot_record(after))
+
+    # -- who is believed --
+
+    def vouchers(self) -> list[Pair]:
+        with self._readable("the vouchers"):
+            return self._believed(self._pool.get(self._shelf.vouchers))
+
+    def vouch(self, vouchers: Collection[Pair]) -> None:
+        believed = {pair for pair in vouchers if self._trust.vouches(*pair)}
+        with self._readable("the vouchers"):
+            for _ in self._tries("keep vouchers"):
+                record = self._pool.get(self._shelf.vouchers)
+                known = set(self._believed(record))
+                if believed <= known:
+                    return
+                after = vouchers_record(packed(sorted(believed | known)[:MOST]))
+                if self._exchanged(self._shelf.vouchers, record, after):
+                    self._trust.learn(believed)
+                    return
 
     # -- versions --
 
@@ -330,13 +350,24 @@ class PoolReplica(Replica):
                         continue
                     raise Corrupt("its document is not there")
                 document = content(record)
-                try:
-                    Copy.of_bytes(MEMBERSHIP, document, self._trust).close()
-                except ArtifactError as error:
-                    raise Corrupt(str(error)) from error
+                self._require_document(document)
             self._document = pointer, document
             return document
         raise AssertionError
+
+    def _require_document(self, document: bytes) -> None:
+        """Raises Corrupt. Somebody may have vouched anew for its signer."""
+        for tried in (False, True):
+            try:
+                return Copy.of_bytes(MEMBERSHIP, document, self._trust).close()
+            except ArtifactError as error:
+                if tried or not isinstance(error, UntrustedSigner) or not self.vouchers():
+                    raise Corrupt(str(error)) from error
+
+    def _believed(self, record: Encoded | None) -> list[Pair]:
+        found = [] if record is None else unpacked(content(record))
+        self._trust.learn(found)
+        return sorted(pair for pair in found if self._trust.vouches(*pair))
 
     def _refuse_older(self, number: int) -> None:
         pointer = self._pointer()

@@ -18,9 +18,10 @@ Rules
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..artifacts.vouchers import Pair
 from .copies import Arrival, Copy
 from .tags import Found, Stand, Tag, Unsure
 
@@ -124,6 +125,16 @@ class Replica(ABC):
     @abstractmethod
     def cast(self, before: bytes | None, after: bytes) -> bool:
         """Replace the acceptor's state, durably, if it is still `before`; whether it was."""
+
+    # -- who is believed --
+
+    @abstractmethod
+    def vouchers(self) -> list[Pair]:
+        """The vouchers made anew that it keeps, as far as its trust set believes them, which learns them. Sorted."""
+
+    @abstractmethod
+    def vouch(self, vouchers: Collection[Pair]) -> None:
+        """Keep these, durably, beside what it keeps; those that its trust set does not believe are left out."""
 
     # -- versions --
 

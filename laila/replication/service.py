@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..artifacts import TrustSet
+from ..artifacts.vouchers import digest, packed, unpacked
 from ..codec import Buffer
 from ..errors import ArtifactCorrupt, BadValue, Busy, Closed, LimitExceeded, StorageError
 from ..shared.trouble import told
@@ -29,6 +30,7 @@ from .transfer import IDLE, Scrub, UnderWay, Upload, Who, check_size
 from .words import (
     LISTED,
     MARK,
+    PAGE,
     TEXT,
     WEIGHT,
     Words,
@@ -106,6 +108,8 @@ class ReplicaService:
             "mark": self._mark,
             "membership": self._membership,
             "learn": self._learn,
+            "vouchers": self._vouchers,
+            "vouch": self._vouch,
             "ballot": self._ballot,
             "cast": self._cast,
             "look": self._look,
@@ -157,7 +161,7 @@ class ReplicaService:
     # ---- identity and membership ----
 
     def _stamp(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
-        return {"stamp": of_stamp(self.replica.stamp())}
+        return {"stamp": of_stamp(self.replica.stamp()), "vouchers": digest(self.replica.vouchers())}
 
     def _mark(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         return {"done": self.replica.mark(words.stamp(), words.perhaps_stamp("before"))}
@@ -174,6 +178,16 @@ class ReplicaService:
 
     def _cast(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         return {"cast": self.replica.cast(words.perhaps_data("before"), words.data("after"))}
+
+    # ---- who is believed ----
+
+    def _vouchers(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
+        found, at = self.replica.vouchers(), words.number("at")
+        return {"vouchers": packed(found[at : at + PAGE]), "more": at + PAGE < len(found)}
+
+    def _vouch(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
+        self.replica.vouch(unpacked(words.data("vouchers")))
+        return {}
 
     # ---- versions ----
 

@@ -32,6 +32,7 @@ from .tags import Found, Stand, Unsure
 PART = 8 << 20
 """Bytes of a version in one entry: so much memory a version takes on its way, however large it is."""
 _BODY, _BALLOT, _DOCUMENT = b"laila body", b"laila ballot", b"laila membership"
+_VOUCHERS = b"laila vouchers"
 _BATCH = 5000
 """Slots that are asked for at once."""
 
@@ -112,6 +113,10 @@ def document_record(document: bytes) -> Encoded:
     return Encoded(_DOCUMENT, (document,))
 
 
+def vouchers_record(vouchers: bytes) -> Encoded:
+    return Encoded(_VOUCHERS, (vouchers,))
+
+
 def content(record: Encoded) -> bytes:
     """The one piece of bytes in a record."""
     return b"".join(bytes(buffer) for buffer in record.buffers)
@@ -123,8 +128,8 @@ class Shelf:
     def __init__(self, pool: Pool, store: str) -> None:
         self._pool = pool
         self._root = f"replica/{check_name('store', store)}/"
-        self.stamp, self.membership, self.ballot = (
-            f"{self._root}{what}" for what in ("stamp", "membership", "ballot")
+        self.stamp, self.membership, self.ballot, self.vouchers = (
+            f"{self._root}{what}" for what in ("stamp", "membership", "ballot", "vouchers")
         )
         self._heads, self._bodies, self._notes = (
             f"{self._root}{what}/" for what in ("head", "body", "quarantine")

@@ -25,6 +25,10 @@ PREFIXES = 256
 WEIGHT = 4 << 20
 """Bytes after which an answer about the tree ends; what is left of the question is asked again."""
 DOCUMENT = 1 << 20
+BOOK = 32
+"""Hex digits of the digest of a book of vouchers."""
+PAGE = 8192
+"""Vouchers in one answer or question; 96 bytes each."""
 """Bytes of a membership document, or of an acceptor's state."""
 TEXT = 1000
 """Characters of a reason or an error."""

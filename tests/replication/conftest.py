@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from laila.artifacts import TrustSet
-from tests.replication.versions import ANOTHER, ME, STRANGER, Author, trust_of
+from tests.replication.versions import ANOTHER, ME, NEW_SECRET, OLD_SECRET, STRANGER, Author, trust_of
 
 pytest.register_assert_rewrite("tests.replication.replica_conformance")
 
@@ -23,8 +23,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def trust() -> TrustSet:
-    """Believes `author` and `another`."""
-    return trust_of(ME, ANOTHER)
+    """Believes `author` and `another`, and whom the cluster vouches for."""
+    return TrustSet([ME, ANOTHER], secret=NEW_SECRET, also_accept=[OLD_SECRET])
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from laila.artifacts.vouchers import Pair
 from laila.replication.copies import Copy
 from laila.replication.replica import Branch, Health, Listing, Replica, Stamp
 from laila.replication.tags import Found, Stand, Tag
@@ -53,6 +54,13 @@ class Faulty(Replica):
 
     def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
         return bool(self._do("mark", stamp, before))
+
+    def vouchers(self) -> list[Pair]:
+        found: list[Pair] = self._do("vouchers")
+        return found
+
+    def vouch(self, vouchers: Collection[Pair]) -> None:
+        self._do("vouch", vouchers)
 
     def membership(self) -> bytes | None:
         document: bytes | None = self._do("membership")

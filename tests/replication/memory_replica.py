@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NoReturn
 
 from laila.artifacts import Artifact, TrustSet
+from laila.artifacts.vouchers import Pair
 from laila.errors import MixedReplicas, StorageError
 from laila.replication.copies import Copy
 from laila.replication.replica import Branch, Health, Listing, Replica, Stamp
@@ -61,6 +62,11 @@ class MemoryReplica(Replica):
                 raise MixedReplicas(f"{self.where} is replica {known.replica} of store {known.store}")
             self.disk.stamp = stamp
             return True
+
+    def vouchers(self) -> list[Pair]:
+        return []
+
+    def vouch(self, vouchers: Collection[Pair]) -> None: ...
 
     def membership(self) -> bytes | None:
         self._enter("membership")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from laila.artifacts import TrustSet, UnsignedWarning, create_maif
+from laila.artifacts import Signer, TrustSet, UnsignedWarning, create_maif
+from laila.artifacts.signing import vouch
 from laila.errors import (
     ArtifactError,
     BadName,
@@ -32,8 +33,21 @@ from laila.replication.branches import branches_of
 from laila.replication.copies import Copy
 from laila.replication.replica import Health, Listing, Replica, Stamp
 from laila.replication.tags import Tag, Unsure
+from laila.secret import new_secret
+from laila.transport.identity import Identity
 from tests.replication.hammer import cast_counts, put_versions
-from tests.replication.versions import ANOTHER, ME, STAMP, bytes_of, put, settle, tampered, text_of
+from tests.replication.versions import (
+    ANOTHER,
+    ME,
+    NEW_SECRET,
+    OLD_SECRET,
+    STAMP,
+    bytes_of,
+    put,
+    settle,
+    tampered,
+    text_of,
+)
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0
@@ -586,6 +600,39 @@ class ReplicaConformance:
             other.communicate(timeout=PATIENCE)
             assert other.returncode == 0
         assert replica.ballot() == b"%d" % (40 + 15 * len(others))
+
+    # --- who is believed
+
+    def test_vouchers_that_prove_themselves_are_kept_and_others_are_not(self, place, author):
+        """A version that was signed under an old secret is believed under the new one, by whoever opens the replica
+        with nothing but that; what a stranger's authority made is left out."""
+        writer = Signer.of(Identity.ephemeral(), OLD_SECRET)
+        with contextlib.ExitStack() as stack:
+
+            def opened(secret: str, *others: str) -> tuple[Replica, TrustSet]:
+                trust = TrustSet([ME], secret=secret, also_accept=others)
+                replica = self.opened(place, trust)
+                stack.callback(replica.close)
+                return replica, trust
+
+            changing, _ = opened(NEW_SECRET, OLD_SECRET)
+            changing.mark(STAMP)
+            changing.stamp()
+            assert changing.vouchers() == []
+            good = (writer.public_key, vouch(NEW_SECRET, writer.public_key))
+            bad = (writer.public_key, vouch(new_secret(), writer.public_key))
+            torn = (writer.public_key, good[1][:-1] + b"?")
+            changing.vouch([good, bad, torn])
+            changing.vouch([good])
+            changing.close()
+            after, trust = opened(NEW_SECRET)
+            after.stamp()
+            assert after.vouchers() == [good]
+            assert trust.trusts(writer.public_key, writer.voucher)
+            stranger, distrust = opened(new_secret())
+            stranger.stamp()
+            assert stranger.vouchers() == []
+            assert distrust.trusts(writer.public_key, writer.voucher) is None
 
     # --- afterwards
 

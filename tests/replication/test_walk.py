@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
 
+from laila.artifacts.vouchers import Pair
 from laila.errors import StorageError
 from laila.replication.branches import Tree
 from laila.replication.calls import Crowd
@@ -52,6 +53,12 @@ class Wood(Replica):
         self._none()
 
     def mark(self, stamp: Stamp, before: Stamp | None = None) -> bool:
+        self._none()
+
+    def vouchers(self) -> list[Pair]:
+        self._none()
+
+    def vouch(self, vouchers: Collection[Pair]) -> None:
         self._none()
 
     def membership(self) -> bytes | None:

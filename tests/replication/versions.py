@@ -11,6 +11,7 @@ from laila.replication.membership import encode
 from laila.replication.replica import Replica, Stamp
 from laila.replication.tags import Stand, Tag, Unsure
 from laila.replication.views import Member, View
+from laila.secret import new_secret
 
 ME, ANOTHER, STRANGER = b"m" * 32, b"a" * 32, b"s" * 32
 """Seeds of keys."""
@@ -20,6 +21,10 @@ STAMP = Stamp(STORE, REPLICA)
 
 def signer_of(seed: bytes) -> Signer:
     return Signer(Ed25519PrivateKey.from_private_bytes(seed))
+
+
+OLD_SECRET, NEW_SECRET = new_secret(), new_secret()
+"""Of a cluster that changes from one to the other."""
 
 
 def trust_of(*seeds: bytes) -> TrustSet:
