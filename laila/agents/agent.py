@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..artifacts import Signer, TrustSet, default_identity, vouch
-from ..artifacts.trust import known_secret
+from ..artifacts.trust import further_secrets, known_secret
 from ..clock import SYSTEM, Clock
 from ..errors import ArtifactNotFound, BadValue, Closed, Denied
 from ..names import check_name
@@ -90,7 +90,7 @@ class DistributedAgent:
         self.capabilities = check_capabilities(capabilities)
         secret = secret or known_secret()
         self._signer = signer = _signer(identity, secret, author(agent_id))
-        self.trust = (trust or TrustSet(secret=secret)).with_keys(signer)
+        self.trust = (trust or TrustSet(secret=secret, also_accept=further_secrets())).with_keys(signer)
         self._directory = directory = Directory(shared_path, self.trust, clock=clock, make=True)
         self._layout = layout = directory.layout
         self._register, self._clock = directory.register, directory.clock

@@ -17,6 +17,7 @@ from typing import Any
 from ..artifacts import TrustSet
 from ..clock import SYSTEM, Clock
 from ..names import check_name
+from ..shared.voucher_file import VoucherFile
 from .layout import Layout
 from .register import Register, Status
 from .results import Results
@@ -41,7 +42,7 @@ class Directory:
         make: bool = False,
     ) -> None:
         self.layout = layout = Layout(shared_path, make=make)
-        self.vetting = Vetting(trust)
+        self.vetting = Vetting(trust.reading(VoucherFile(layout.root).read))
         self.summary = Summary(layout, self.vetting)
         self.clock = VolumeClock(layout.clock, clock, one_clock=layout.one_kernel)
         self.register = Register(layout, self.vetting, self.clock, self.summary)

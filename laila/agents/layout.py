@@ -10,6 +10,7 @@ them.
     agents/.new/                                 files that are being made
     results/<task>.maif                          the first result of a task, as the seed reads and writes it
     results/.by-agent/<hh>/<task>/<agent>.maif   each agent's result; hh is the low byte of the crc32 of the task
+    .laila/vouchers                              vouchers that were made anew
     .laila/set-aside/                            files that could not be believed and were in the way
 
 Rules

@@ -5,6 +5,7 @@ The key that a file brings along says who wrote it, never whether to believe it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -55,6 +56,7 @@ class TrustSet:
         others = [_authority_of(check_secret(other)) for other in also_accept]
         self._authorities = tuple(dict.fromkeys([*([] if own is None else [own]), *others]))
         self._renewed = Vouchers()
+        self._source: Callable[[], Iterable[Pair]] | None = None
         self.vouches = functools.lru_cache(maxsize=4096)(self._vouches)
 
     @classmethod
@@ -77,6 +79,8 @@ class TrustSet:
             return f"the key of peer {node}"
         if voucher is not None and self.vouches(public_key, voucher):
             return "a key that the cluster's authority vouches for"
+        if self._source is not None and not self._renewed.of(public_key):
+            self.learn(self._source())
         if any(self.vouches(public_key, renewed) for renewed in self._renewed.of(public_key)):
             return "a key that the cluster's authority vouches for anew"
         return None
@@ -95,7 +99,13 @@ class TrustSet:
     def with_keys(self, *keys: Key) -> TrustSet:
         """The same and these keys."""
         more = TrustSet([*self._keys, *keys], node_ids=self._node_ids)
-        more._authorities, more._renewed = self._authorities, self._renewed
+        more._authorities, more._renewed, more._source = self._authorities, self._renewed, self._source
+        return more
+
+    def reading(self, vouchers: Callable[[], Iterable[Pair]]) -> TrustSet:
+        """The same, which asks this for vouchers made anew before it calls somebody a stranger."""
+        more = copy.copy(self)
+        more._source = vouchers
         return more
 
     def _vouches(self, public_key: bytes, voucher: bytes) -> bool:

@@ -27,7 +27,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ..artifacts import Artifact, TrustSet
 from ..artifacts.layout import FOOTER
-from ..artifacts.vouchers import MOST, Pair
+from ..artifacts.vouchers import Pair
 from ..errors import (
     ArtifactCorrupt,
     ArtifactError,
@@ -87,7 +87,7 @@ class DirectoryReplica(Replica):
 
     def stamp(self) -> Stamp:
         self._require()
-        self._trust.learn(self._records.vouchers())
+        self._trust.learn(self._records.vouchers.read())
         return self._records.stamp()
 
     def prepare(self) -> None:
@@ -146,17 +146,17 @@ class DirectoryReplica(Replica):
 
     def vouchers(self) -> list[Pair]:
         self._require()
-        found = self._records.vouchers()
+        found = self._records.vouchers.read()
         self._trust.learn(found)
         return sorted(pair for pair in found if self._trust.vouches(*pair))
 
     def vouch(self, vouchers: Collection[Pair]) -> None:
         self._require()
         believed = {pair for pair in vouchers if self._trust.vouches(*pair)}
-        if believed <= set(self._records.vouchers()):
+        if believed <= set(self._records.vouchers.read()):
             return
         with self._writing("keep vouchers"), self._stripes.record("vouchers"):
-            self._records.write_vouchers(sorted(believed.union(self.vouchers()))[:MOST])
+            self._records.vouchers.write(believed.union(self.vouchers()))
         self._trust.learn(believed)
 
     # -- versions --
@@ -309,7 +309,7 @@ class DirectoryReplica(Replica):
                 ) from error
             identity = self._layout.identity()
             self._records.stamp()
-            self._trust.learn(self._records.vouchers())
+            self._trust.learn(self._records.vouchers.read())
             if self._layout.incoming.is_dir():
                 with contextlib.suppress(OSError):  # read-only: it can be read all the same
                     sweep(self._layout.incoming)

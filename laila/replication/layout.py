@@ -44,7 +44,6 @@ class Layout:
         self.stamp = self.housekeeping / "replica.json"
         self.membership = self.housekeeping / f"membership{SUFFIX}"
         self.ballot = self.housekeeping / "ballot"
-        self.vouchers = self.housekeeping / "vouchers"
         self.gone, self.suspect, self.quarantine, self.incoming, self.locks = (
             self.housekeeping / part for part in PARTS
         )

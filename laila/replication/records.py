@@ -12,9 +12,9 @@ import json
 import os
 
 from ..artifacts import TrustSet
-from ..artifacts.vouchers import Pair, packed, unpacked
 from ..errors import ArtifactError, StorageError, UntrustedSigner
 from ..shared.fingerprint import Fingerprint
+from ..shared.voucher_file import VoucherFile
 from .copies import Copy
 from .incoming import write_durably
 from .layout import Layout, contents, told
@@ -37,7 +37,7 @@ class Records:
         self._trust = trust
         self._stamp: tuple[Stamp, Fingerprint | None] = (BLANK, None)
         self._learned: tuple[int, bytes | None, Fingerprint | None] = (0, None, None)
-        self._vouchers: tuple[list[Pair], Fingerprint | None] = ([], None)
+        self.vouchers = VoucherFile(layout.root)
 
     @property
     def last_stamp(self) -> Stamp:
@@ -129,23 +129,6 @@ class Records:
     def write_ballot(self, ballot: bytes) -> None:
         data = hashlib.sha256(ballot).digest() + ballot
         write_durably(self._layout.incoming, self._layout.ballot, data)
-
-    def vouchers(self) -> list[Pair]:
-        """Those that somebody laid here; each has to be checked."""
-        path, (pairs, known) = self._layout.vouchers, self._vouchers
-        with told(f"read {path}"):
-            try:
-                fingerprint = Fingerprint.of_status(os.lstat(path))
-                if known is not None and known.proves(fingerprint):
-                    return pairs
-                pairs = unpacked(contents(path))
-            except FileNotFoundError:
-                return []
-        self._vouchers = pairs, fingerprint
-        return pairs
-
-    def write_vouchers(self, pairs: list[Pair]) -> None:
-        write_durably(self._layout.incoming, self._layout.vouchers, packed(pairs))
 
     def _parsed(self, data: bytes) -> Stamp:
         try:

@@ -3,6 +3,7 @@
 <shared>/<name>.maif                    the artifact, replaced by rename only
 <shared>/<name>.lock                    its lock file
 <shared>/.<name>.maif.<random>.tmp      a version being written
+<shared>/.laila/vouchers                vouchers that were made anew
 <shared>/.laila/removed/<name>.maif     what a removed artifact left: a signed version that says that it is gone
 """
 

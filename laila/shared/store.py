@@ -25,6 +25,7 @@ from .private import cache_home, directory_name, private_directory
 from .publishing import Publishing, agent_id_of
 from .reading import Reading
 from .seen import Seen
+from .voucher_file import VoucherFile
 
 if TYPE_CHECKING:
     from ..locks import Holder, LockService
@@ -76,7 +77,7 @@ class SharedArtifactStore:
         self._cache = Cache(private, cache_bytes)
         self._seen = Seen(private_directory(private, "seen"))
         who = identity or default_identity()
-        believed = trust or TrustSet.default(who, secret)
+        believed = (trust or TrustSet.default(who, secret)).reading(VoucherFile(place.root).read)
         self._locking = Locking(place, locks, timeout=timeout, node=node)
         self._reading = Reading(place, self._locking, self._cache, self._seen, believed)
         self._publishing = Publishing(

@@ -120,12 +120,45 @@ def test_three_nodes_five_nodes_three_nodes(nodes: Deployment) -> None:
     nodes.wait_linked(THREE)
 
 
+SAVE = """
+import os, sys
+from laila import ReplicatedStore
+from laila.maif import create_maif
+
+with ReplicatedStore(os.environ["LAILA_REPLICATED"].split(","), background=False) as store:
+    artifact = create_maif("test")
+    artifact.add_text(sys.argv[1])
+    store.save(sys.argv[1], artifact)
+    for name in store.names():
+        store.load(name)
+    print(*store.names())
+"""
+BELIEVED = """
+import glob, os
+from pathlib import Path
+from laila.artifacts import Artifact, TrustSet
+from laila.shared.voucher_file import VoucherFile
+
+replica = Path("/var/lib/laila/replica")
+trust = TrustSet(secret=Path(os.environ["LAILA_SECRET_FILE"]).read_text().strip())
+trust.learn(VoucherFile(replica).read())
+print(len([Artifact.load(path, trust=trust) for path in replica.glob("*.maif")]))
+"""
+
+
 def test_another_secret_in_three_rounds(cluster: Cluster, tmp_path: Path) -> None:
-    """Nodes of two rounds are peers, so links stay; what is only known to one of the secrets is refused in the end."""
-    with Deployment(cluster, tmp_path / "k8s", "overlays/kind") as nodes:
+    """Nodes of two rounds are peers, so links stay; what was signed in every round is believed in the end, and the old
+    secret opens nothing.
+    """
+    with Deployment(cluster, tmp_path / "k8s", "overlays/replicated") as nodes:
+
+        def save(pod: str, name: str) -> str:
+            return nodes.exec(pod, "python3", "-c", SAVE, name).stdout.decode()
+
         nodes.apply()
         nodes.wait_rolled_out()
         nodes.wait_linked(THREE)
+        assert "before" in save("laila-0", "before")
         first = (nodes.place / "secret/secret.txt").read_text()
         seen = set()
         for word in ("announce", "switch", "retire"):
@@ -136,6 +169,13 @@ def test_another_secret_in_three_rounds(cluster: Cluster, tmp_path: Path) -> Non
             nodes.wait_linked(THREE)
             seen.add(nodes.secret_name())
             assert half < 120
+            assert {"before", word} <= set(save("laila-1", word).split())
+            if word == "switch":
+                for pod in THREE:
+                    nodes.until(
+                        lambda pod=pod: nodes.exec(pod, "python3", "-c", BELIEVED).code == 0, "belief", 60
+                    )
         assert len(seen) == 3, "every round is a Secret of its own"
         now = nodes.exec("laila-0", "cat", "/run/secrets/laila/secret").stdout.decode()
         assert now == (nodes.place / "secret/secret.txt").read_text() != first
+        assert nodes.exec("laila-2", "laila", "replicas", "verify").code == 0

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from laila.artifacts import TrustSet
-from tests.replication.versions import ANOTHER, ME, NEW_SECRET, OLD_SECRET, STRANGER, Author, trust_of
+from tests.replication.versions import (
+    ANOTHER,
+    ME,
+    NEW_SECRET,
+    OLD_SECRET,
+    STRANGER,
+    Author,
+    signer_of,
+    trust_of,
+)
 
 pytest.register_assert_rewrite("tests.replication.replica_conformance")
 
@@ -24,7 +33,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def trust() -> TrustSet:
     """Believes `author` and `another`, and whom the cluster vouches for."""
-    return TrustSet([ME, ANOTHER], secret=NEW_SECRET, also_accept=[OLD_SECRET])
+    return TrustSet([signer_of(ME), signer_of(ANOTHER)], secret=NEW_SECRET, also_accept=[OLD_SECRET])
 
 
 @pytest.fixture

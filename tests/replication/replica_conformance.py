@@ -610,7 +610,7 @@ class ReplicaConformance:
         with contextlib.ExitStack() as stack:
 
             def opened(secret: str, *others: str) -> tuple[Replica, TrustSet]:
-                trust = TrustSet([ME], secret=secret, also_accept=others)
+                trust = TrustSet(secret=secret, also_accept=others)
                 replica = self.opened(place, trust)
                 stack.callback(replica.close)
                 return replica, trust
