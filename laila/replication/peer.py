@@ -293,8 +293,9 @@ class PeerReplica(Replica):
                 return attempt()
             except _Torn as torn:
                 if isinstance(torn.because, UntrustedSigner):  # somebody may just have vouched for it anew
-                    self.stamp()
-                    self.vouchers()
+                    with contextlib.suppress(LailaError):
+                        self.stamp()
+                        self.vouchers()
             except _Dropped:
                 continue
         try:

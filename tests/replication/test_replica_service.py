@@ -411,7 +411,7 @@ def test_long_looks_leave_threads_to_others(service: ReplicaService, replica: Di
             assert inside.acquire(timeout=120)
         with pytest.raises(Busy):
             ask(service, "check", name="a", number=0)
-        assert ask(service, "stamp") == {"stamp": [STORE, "one", False, ""]}
+        assert ask(service, "stamp")["stamp"] == [STORE, "one", False, ""]
     finally:
         release.set()
         for thread in threads:
