@@ -187,7 +187,7 @@ class Restart(_LifeFault):
     kind: ClassVar[str] = "restart"
     summary: ClassVar[str] = "nodes are asked to end, and are started again at once"
     options: ClassVar[Mapping[str, Option]] = {
-        "grace": Option(10.0, "how long a node may take to end", "s", 0.1, 600),
+        "grace": Option(30.0, "how long a node may take to end", "s", 0.1, 600),
     }
     breaks_clients: ClassVar[bool] = True
 
