@@ -136,7 +136,7 @@ def test_files_and_topologies_say_the_same(name: str, secret: Path) -> None:
         assert service["restart"] == "unless-stopped"
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["healthcheck"]["test"] == ["CMD", "laila", "health"]
-        assert service["stop_grace_period"] == "15s"
+        assert service["stop_grace_period"] == "30s"
         assert [one["source"] for one in service["secrets"]] == ["laila_secret"]
         assert environment["LAILA_SECRET_FILE"] == "/run/secrets/laila_secret"  # noqa: S105  a path
     assert all(network["internal"] for network in config["networks"].values())
