@@ -49,6 +49,7 @@ class NodeConfig:
     volumes: tuple[Path, ...] = ()
     replicas: tuple[ReplicaConfig, ...] = ()
     resolve_every: float = 3.0
+    await_names: str = "no"
     grace: float = 10.0
     log_level: str = "info"
     log_format: str = "json"

@@ -115,7 +115,7 @@ class Node:
         )
         self._discovery = self._discover(self._policy.communication)
         self._discovery.start()
-        self.state.discovery = self._discovery
+        self.state.discovery, self.state.await_names = self._discovery, config.await_names == "yes"
         self._care_for_replicas(self._policy)
         self.state.phase = "ready"
         log.info("ready", extra=self._facts())

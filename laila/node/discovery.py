@@ -74,6 +74,7 @@ class Discovery(Generic[D]):
         self._targets: dict[tuple[PeerSource, Address], Target[D]] = {}
         self._selves: dict[PeerSource, set[Address]] = {}
         self._unresolved: dict[PeerSource, str] = {}
+        self._found: set[PeerSource] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -103,6 +104,12 @@ class Discovery(Generic[D]):
         """What is dialed now."""
         with self._lock:
             return list(self._targets.values())
+
+    def lacking(self) -> list[str]:
+        """Why names were never found since the start, one reason for each."""
+        names = [source for source in self._sources if source.dns and source not in self._found]
+        with self._lock:
+            return [self._unresolved.get(one, f"{one.address.host} was not looked up yet") for one in names]
 
     def view(self) -> list[dict[str, Any]]:
         """For the status page: one item per dialed address, and one per name without an answer."""
@@ -141,6 +148,7 @@ class Discovery(Generic[D]):
         except (OSError, UnicodeError) as error:
             self._lost(source, f"{source.address.host} cannot be looked up: {error}")
             return
+        self._found.add(source)
         if self._unresolved.pop(source, None):
             log.info("name resolves", extra={"peer": str(source), "addresses": len(hosts)})
         if len(hosts) > MAX_ADDRESSES:

@@ -152,6 +152,14 @@ KEYS: tuple[Key, ...] = (
         3.0,
     ),
     Key(
+        "await_names",
+        choice(("yes", "no")),
+        "yes|no",
+        "whether this node is ready only when every dns: name of its peers was found once; for names that are "
+        "published before nodes are ready (default: no)",
+        "no",
+    ),
+    Key(
         "grace",
         seconds(0.0, MAX_GRACE),
         "SECONDS",

@@ -50,6 +50,8 @@ class NodeState:
     discovery: Discovery[Dialer] | None = None
     meter: PoolMeter = field(default_factory=PoolMeter)
     replicas: tuple[Served, ...] = ()
+    await_names: bool = False
+    """Whether this node is ready only when every name of its peers was found once."""
     directories: tuple[Path, ...] = ()
     """Where this node keeps what it is given."""
     _told: tuple[str, ...] = ()
@@ -58,7 +60,10 @@ class NodeState:
         """Why this node is not ready; empty when it is. May wait for the disks of its pools."""
         if self.policy is None or self.phase != "ready":
             return [f"the node is {self.phase}"]
-        return self._noted([*complaints(self.policy.memory.pools), *lacking(self.directories)])
+        found = [*complaints(self.policy.memory.pools), *lacking(self.directories)]
+        if self.await_names and self.discovery is not None:
+            found += self.discovery.lacking()
+        return self._noted(found)
 
     def _noted(self, reasons: list[str]) -> list[str]:
         """The same; what is new goes into the log, once."""

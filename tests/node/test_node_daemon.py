@@ -263,6 +263,20 @@ def test_name_that_does_not_resolve_yet_is_no_reason_to_stop(nodes: Nodes) -> No
     assert {d["state"] for d in node.status()["dialers"]} <= {"unresolved", "waiting", "connecting"}
 
 
+def test_a_node_that_awaits_names_is_not_ready_before_they_were_found(nodes: Nodes) -> None:
+    """It says so in one line of its log, and on /readyz."""
+    waits = nodes.node("n1", "--await-names", "yes", "--peers", "dns:no-such-host.invalid:7400").start()
+    until(lambda: "no-such-host.invalid cannot be looked up" in waits.log_text(), "a word about the name")
+    until(lambda: waits.get("/readyz").status == 503, "not ready")
+    (reason,) = waits.get("/readyz").json()["reasons"]
+    assert reason.startswith("no-such-host.invalid cannot be looked up: ")
+    assert waits.get("/healthz").status == 200
+    told = [one for one in waits.events() if "no-such-host.invalid" in one.get("reason", "")]
+    assert len(told) == 1
+    assert waits.stop() == 0
+    nodes.node("n2", "--await-names", "yes", "--peers", "dns:localhost:1").start().ready()
+
+
 def test_wrong_secret_is_named_and_harms_nobody(nodes: Nodes) -> None:
     """A peer with another secret is told so, is counted, and is no peer."""
     node = nodes.node("n1").start().ready()

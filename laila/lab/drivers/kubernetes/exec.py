@@ -109,8 +109,8 @@ class Program:
 def _connect(cluster: Cluster, url: str, doing: str) -> Any:
     websocket: Any = importlib.import_module("websocket")
     settings = cluster.configuration
-    headers: dict[str, str] = {}
-    cluster.api.update_params_for_auth(headers, [], ["BearerToken"])
+    token = settings.auth_settings().get("BearerToken")  # asks whoever makes new ones
+    headers = {} if token is None else {token["key"]: token["value"]}
     options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if settings.verify_ssl else ssl.CERT_NONE}
     if settings.verify_ssl and settings.ssl_ca_cert:
         options["ca_certs"] = settings.ssl_ca_cert
