@@ -195,10 +195,16 @@ class Deployment:
         return "; ".join(f"{one.metadata.name}: {pods.progress(one)}" for one in listed)
 
     def log(self, name: str, *, previous: bool = False) -> str:
+        """Empty as long as the container is being made."""
         read = self.cluster.core.read_namespaced_pod_log
-        answer = self.cluster.find(
-            "log", read, name, self.namespace, previous=previous, _preload_content=False
-        )
+        try:
+            answer = self.cluster.find(
+                "log", read, name, self.namespace, previous=previous, _preload_content=False
+            )
+        except LabError as error:
+            if self.cluster.status(error) == 400:
+                return ""
+            raise
         return "" if answer is None else answer.data.decode("utf-8", "replace")
 
     def exec(self, pod: str, *argv: str, timeout: float = 60, container: str = "node") -> Output:

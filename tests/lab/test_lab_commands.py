@@ -146,6 +146,12 @@ def test_nor_is_it_for_machines() -> None:
         common.driver(argparse.Namespace(driver="auto", image="mine:1"), on_hosts("10.0.0.1"))
 
 
+@pytest.mark.parametrize("driver", ["docker", "kubernetes"])
+def test_it_is_for_containers_and_pods(driver: str) -> None:
+    chosen = common.driver(argparse.Namespace(driver=driver, image="mine:1"), replicated())
+    assert chosen.name == driver
+
+
 def on_hosts(address: str) -> Topology:
     found = replicated()
 

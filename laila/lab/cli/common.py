@@ -101,7 +101,7 @@ def driver(options: argparse.Namespace, topology: Any) -> Any:
             f"--image is not for nodes on a network volume: they are made of {topology.volumes_image}"
         )
     choice = drivers.choose(options.driver, topology)
-    if options.image and choice.name not in ("docker", "compose"):
+    if options.image and choice.name not in ("docker", "compose", "kubernetes"):
         raise BadConfig(
             f"--image is what containers are made of, and the {choice.name} driver ({choice.reason}) makes none: "
             "leave it out, or take --driver docker"
