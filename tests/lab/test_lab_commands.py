@@ -146,10 +146,20 @@ def test_nor_is_it_for_machines() -> None:
         common.driver(argparse.Namespace(driver="auto", image="mine:1"), on_hosts("10.0.0.1"))
 
 
-@pytest.mark.parametrize("driver", ["docker", "kubernetes"])
-def test_it_is_for_containers_and_pods(driver: str) -> None:
-    chosen = common.driver(argparse.Namespace(driver=driver, image="mine:1"), replicated())
-    assert chosen.name == driver
+KUBECONFIG = """
+current-context: far
+contexts: [{name: far, context: {cluster: far, user: somebody}}]
+clusters: [{name: far, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: somebody, user: {token: nothing}}]
+"""
+
+
+def test_it_is_for_pods_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the cluster itself, which does not answer here."""
+    (tmp_path / "config").write_text(KUBECONFIG)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with pytest.raises(LabError, match=r"127\.0\.0\.1"):
+        common.driver(argparse.Namespace(driver="kubernetes", image="mine:1"), replicated())
 
 
 def on_hosts(address: str) -> Topology:
