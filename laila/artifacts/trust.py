@@ -85,16 +85,17 @@ class TrustSet:
             return "a key that the cluster's authority vouches for anew"
         return None
 
-    def learn(self, vouchers: Iterable[Pair]) -> list[Pair]:
-        """Take vouchers that were made anew (vouchers.py); those that no authority of this set made are left out. What
-        is known now. They may come from anybody.
+    def learn(self, vouchers: Iterable[Pair]) -> None:
+        """Take vouchers that were made anew (vouchers.py); those that no authority of this set made are left out. They
+        may come from anybody.
         """
-        return self._renewed.add(pair for pair in vouchers if self.vouches(*pair))
+        known = self._renewed
+        known.add(pair for pair in vouchers if pair not in known and self.vouches(*pair))
 
     @property
-    def learned(self) -> list[Pair]:
-        """The vouchers that `learn` took, sorted."""
-        return self._renewed.pairs()
+    def learned(self) -> Vouchers:
+        """The vouchers that `learn` took. They become more, never fewer."""
+        return self._renewed
 
     def with_keys(self, *keys: Key) -> TrustSet:
         """The same and these keys."""

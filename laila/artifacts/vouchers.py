@@ -29,15 +29,20 @@ class Vouchers:
         self._pairs: dict[bytes, tuple[bytes, ...]] = {}
         self._count = 0
 
-    def add(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Take these, as far as there is room; all that are known now."""
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, pair: Pair) -> bool:
+        return pair[1] in self._pairs.get(pair[0], ())
+
+    def add(self, pairs: Iterable[Pair]) -> None:
+        """Take these, as far as there is room."""
         for key, voucher in pairs:
             with self._lock:
                 known = self._pairs.get(key, ())
                 if voucher not in known and self._count < MOST:
                     self._pairs[key] = (*known, voucher)
                     self._count += 1
-        return self.pairs()
 
     def of(self, key: bytes) -> tuple[bytes, ...]:
         """The vouchers for a key."""

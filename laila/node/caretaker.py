@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from laila.errors import LailaError
 from laila.node.meter import SHARE
 from laila.node.replica_map import BEHIND, REBUILDING, UNREACHABLE, ReplicaView, completed
 
@@ -141,9 +142,12 @@ class Caretaker:
         """Ask all; the seconds until the next time."""
         started = time.monotonic()
         if self._renew is not None and started >= self._renew_at:
-            if keys := self._renew(self._replica, store.view.number):
-                words = {"replica": self._name, "keys": keys}
-                log.info("vouched for signers under every secret", extra=words)
+            try:
+                if keys := self._renew(self._replica, store.view.number):
+                    words = {"replica": self._name, "keys": keys}
+                    log.info("vouched for signers under every secret", extra=words)
+            except LailaError as error:  # the comparison is not to wait for it
+                log.warning("could not vouch anew", extra={"replica": self._name, "reason": str(error)})
             self._renew_at = started + max(RENEWED, SHARE * (time.monotonic() - started))
         found = store.status(timeout=PATIENCE)
         if not found["quorum"]:

@@ -75,6 +75,8 @@ class DirectoryReplica(Replica):
         self._suspects = Suspects(self._layout.suspect)
         self._quarantine = Quarantine(self._layout.quarantine)
         self._records = Records(self._layout, trust)
+        self._book: tuple[list[Pair] | None, list[Pair]] = (None, [])
+        """The vouchers as they were read last, and those of them that are believed."""
         self._stripes = Stripes(self._layout.locks, self._layout.root)
         self._index = Index(self._layout, trust, self._suspects)
         self._opening = threading.Lock()
@@ -86,8 +88,7 @@ class DirectoryReplica(Replica):
     # -- identity and membership --
 
     def stamp(self) -> Stamp:
-        self._require()
-        self._trust.learn(self._records.vouchers.read())
+        self.vouchers()
         return self._records.stamp()
 
     def prepare(self) -> None:
@@ -146,9 +147,14 @@ class DirectoryReplica(Replica):
 
     def vouchers(self) -> list[Pair]:
         self._require()
+        return self._learned()
+
+    def _learned(self) -> list[Pair]:
         found = self._records.vouchers.read()
-        self._trust.learn(found)
-        return sorted(pair for pair in found if self._trust.vouches(*pair))
+        if found is not self._book[0]:
+            self._trust.learn(found)
+            self._book = found, sorted(pair for pair in found if pair in self._trust.learned)
+        return self._book[1]
 
     def vouch(self, vouchers: Collection[Pair]) -> None:
         self._require()
@@ -309,7 +315,7 @@ class DirectoryReplica(Replica):
                 ) from error
             identity = self._layout.identity()
             self._records.stamp()
-            self._trust.learn(self._records.vouchers.read())
+            self._learned()
             if self._layout.incoming.is_dir():
                 with contextlib.suppress(OSError):  # read-only: it can be read all the same
                     sweep(self._layout.incoming)

@@ -44,6 +44,8 @@ class Members:
         self._taught: dict[str, int] = {}
         self._lock = threading.Lock()
         self._vetted: dict[str, tuple[float, bool]] = {}
+        self._shared: dict[str, tuple[str, int]] = {}
+        """How many vouchers were known when a replica of this stamp was told of them."""
         self.on_rebuilding: Callable[[str], None] = lambda id: None
         """Told when a member turns out to have lost everything."""
 
@@ -71,7 +73,10 @@ class Members:
         if stamp.store and (stamp.store, stamp.replica) != (view.store, id):
             raise MixedReplicas(_mixed(replica.where, view, id, stamp))
         document = self._membership.document
-        share_vouchers(replica, self._trust)
+        replica.vouchers()  # which are learned
+        if (stamp.store, len(self._trust.learned)) != self._shared.get(id):
+            share_vouchers(replica, self._trust)
+            self._shared[id] = (stamp.store, len(self._trust.learned))
         if not stamp.store:
             stamp = enrol(replica, id, document, self._confirm)
         elif self._taught.get(id, 0) < document.view.number:

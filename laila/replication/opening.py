@@ -147,9 +147,9 @@ def share_vouchers(replica: Replica, trust: TrustSet) -> None:
     believe what others signed. One that cannot keep them (full, read-only) is asked all the same.
     """
     replica.vouchers()
-    if known := trust.learned:
+    if trust.learned:
         with contextlib.suppress(StorageError):
-            replica.vouch(known)
+            replica.vouch(trust.learned.pairs())
 
 
 def consult(crowd: Crowd, document: Document, trust: TrustSet, timeout: float) -> Document:

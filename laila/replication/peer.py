@@ -142,7 +142,7 @@ class PeerReplica(Replica):
                 if len(found) > MOST:
                     raise ProtocolError(f"{self.where} gives more than {MOST} vouchers")
             self._trust.learn(found)
-            self._book = digest(found), [pair for pair in found if self._trust.vouches(*pair)]
+            self._book = digest(found), [pair for pair in found if pair in self._trust.learned]
         return self._book[1]
 
     def vouch(self, vouchers: Collection[Pair]) -> None:

@@ -80,6 +80,8 @@ class PoolReplica(Replica):
         self._scanned = -FRESH
         self._document: tuple[Encoded, bytes] | None = None
         self._strays: dict[str, float] = {}
+        self._book: tuple[bytes, list[Pair]] = (b"", [])
+        """The vouchers as they were read last, and those of them that are believed."""
         self._closed = False
 
     # -- identity and membership --
@@ -365,9 +367,12 @@ class PoolReplica(Replica):
                     raise Corrupt(str(error)) from error
 
     def _believed(self, record: Encoded | None) -> list[Pair]:
-        found = [] if record is None else unpacked(content(record))
-        self._trust.learn(found)
-        return sorted(pair for pair in found if self._trust.vouches(*pair))
+        data = b"" if record is None else content(record)
+        if data != self._book[0]:
+            found = unpacked(data)
+            self._trust.learn(found)
+            self._book = data, sorted(pair for pair in found if pair in self._trust.learned)
+        return self._book[1]
 
     def _refuse_older(self, number: int) -> None:
         pointer = self._pointer()

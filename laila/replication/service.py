@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..artifacts import TrustSet
-from ..artifacts.vouchers import digest, packed, unpacked
+from ..artifacts.vouchers import Pair, digest, packed, unpacked
 from ..codec import Buffer
 from ..errors import ArtifactCorrupt, BadValue, Busy, Closed, LimitExceeded, StorageError
 from ..shared.trouble import told
@@ -95,6 +95,7 @@ class ReplicaService:
         self.replica = replica
         self.counts = Counts()
         self._trust = trust
+        self._book: tuple[list[Pair] | None, str] = (None, "")
         self._counting = threading.Lock()
         self._inside: dict[int, float] = {}
         self._looks = threading.BoundedSemaphore(LOOKS)
@@ -161,7 +162,7 @@ class ReplicaService:
     # ---- identity and membership ----
 
     def _stamp(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
-        return {"stamp": of_stamp(self.replica.stamp()), "vouchers": digest(self.replica.vouchers())}
+        return {"stamp": of_stamp(self.replica.stamp()), "vouchers": self._digest()}
 
     def _mark(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         return {"done": self.replica.mark(words.stamp(), words.perhaps_stamp("before"))}
@@ -180,6 +181,13 @@ class ReplicaService:
         return {"cast": self.replica.cast(words.perhaps_data("before"), words.data("after"))}
 
     # ---- who is believed ----
+
+    def _digest(self) -> str:
+        """Of the vouchers that are here. A replica gives the same list as long as they are the same."""
+        found = self.replica.vouchers()
+        if found is not self._book[0]:
+            self._book = found, digest(found)
+        return self._book[1]
 
     def _vouchers(self, who: Who, words: Words, buffers: Sequence[Buffer]) -> dict[str, Any]:
         found, at = self.replica.vouchers(), words.number("at")

@@ -63,7 +63,7 @@ def renew(directory: Path, secrets: Sequence[str]) -> Renewed:
             files += 1
             if head.signer:
                 keys.add(bytes.fromhex(head.signer))
-    book.write({*trust.learned, *((key, vouch(secret, key)) for key in keys for secret in secrets)})
+    book.write({*trust.learned.pairs(), *((key, vouch(secret, key)) for key in keys for secret in secrets)})
     return Renewed(files, strangers, len(keys))
 
 

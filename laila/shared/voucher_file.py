@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..artifacts.vouchers import MOST, Pair, packed, unpacked
+from ..artifacts.vouchers import MOST, RECORD, Pair, packed, unpacked
 from ..pools.disk import make_directory, sync_directory
 from .fingerprint import Fingerprint
 from .trouble import told
@@ -31,7 +31,8 @@ class VoucherFile:
             fingerprint = Fingerprint.of_status(os.lstat(self._path))
             if known is not None and known.proves(fingerprint):
                 return pairs
-            pairs = unpacked(self._path.read_bytes())
+            with self._path.open("rb") as file:
+                pairs = unpacked(file.read(MOST * RECORD))
         except OSError:
             return []
         self._read = pairs, fingerprint

@@ -141,7 +141,9 @@ def test_a_book_is_bounded_and_reads_back_what_is_whole() -> None:
     assert digest([]) == ""
     assert digest(pairs) == digest(reversed(pairs)) != digest(pairs[:2])
     book = Vouchers()
-    assert len(book.add((number.to_bytes(32, "big"), b"v" * 64) for number in range(MOST + 5))) == MOST
+    book.add((number.to_bytes(32, "big"), b"v" * 64) for number in range(MOST + 5))
+    assert len(book) == len(book.pairs()) == MOST
+    assert book.pairs()[3] in book
 
 
 def _text(text: str) -> Artifact:
