@@ -79,12 +79,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _trust(arguments: argparse.Namespace) -> TrustSet | None:
     from laila.artifacts import TrustSet
     from laila.node.secretfile import read_secret
+    from laila.shared.voucher_file import VoucherFile
 
     if not arguments.trust and not arguments.secret_file:
         return None
     secret = read_secret(Path(arguments.secret_file)) if arguments.secret_file else None
     try:
-        return TrustSet(arguments.trust, secret=secret)
+        trust = TrustSet(arguments.trust, secret=secret)
+        return trust.reading(VoucherFile(Path(arguments.file).parent).read)
     except BadValue as error:
         raise BadConfig(f"--trust: {error}") from error
 

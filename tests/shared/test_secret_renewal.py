@@ -32,9 +32,13 @@ def store(tmp_path: Path, secret: str, who: str) -> SharedArtifactStore:
 
 
 def secret(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return laila("secret", *arguments, **environment)
+
+
+def laila(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LAILA_")}
     return subprocess.run(
-        [sys.executable, "-m", "laila.cli.main", "secret", *arguments],
+        [sys.executable, "-m", "laila.cli.main", *arguments],
         env={**kept, **environment},
         capture_output=True,
         text=True,
@@ -65,6 +69,10 @@ def test_what_is_on_a_volume_is_believed_under_the_new_secret_after_it_was_renew
             "directory": str(tmp_path / "shared"), "files": 2, "strangers": 0, "signers": 1
         }  # fmt: skip
         assert reader.load("report").get_content_list()[0]["text"] == "the first", "it was open before"
+        seen = laila(
+            "artifact", "verify", str(tmp_path / "shared/report.maif"), "--secret-file", str(tmp_path / "new")
+        )
+        assert seen.returncode == 0, seen.stdout
         reader.create("report", "the second")
         reader.create("other", "again")
     with store(tmp_path, OLD, "late") as late, pytest.raises(UntrustedSigner):
