@@ -98,7 +98,7 @@ def updates_lose_nothing(m: Manifests) -> None:
     assert strategy["type"] == "RollingUpdate"
     assert strategy.get("rollingUpdate", {}).get("partition", 0) == 0
     assert strategy.get("rollingUpdate", {}).get("maxUnavailable", 1) == 1
-    assert m.nodes["minReadySeconds"] >= 5
+    assert m.nodes["minReadySeconds"] >= 15
     budget = m.one("PodDisruptionBudget")["spec"]
     assert (budget.get("maxUnavailable"), budget.get("minAvailable")) == (1, None)
 
