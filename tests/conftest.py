@@ -29,7 +29,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @functools.cache
 def room(path: str) -> str:
     """Tests of one room never run at the same time."""
-    if "container/" in path or "mark.container" in (ROOT / path).read_text(encoding="utf-8"):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if (
+        "container/" in path or "mark.container" in text or '"gc"' in text
+    ):  # gc collects whatever anybody left
         return "engine"
     long = path.endswith("test_mutants.py")  # and waits by itself for what it starts side by side
     return "machine" if path.startswith("tests/lab/") and not long else path

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from compose_support import IMAGE, ROOT, need_engine, new_run, project, running, write
 from driver_conformance import DriverConformance
-from lab_support import only, run_check, states, until
+from lab_support import only, run_check, until
 
 from laila.errors import BadConfig, LabError
 from laila.lab import drivers, registry, standing
@@ -61,7 +61,7 @@ class TestComposeDriver(DriverConformance):
 def test_the_same_check_as_everywhere(tmp_path: Path) -> None:
     """Nodes of the shipped file see each other, refuse the stranger, and leave nothing."""
     result, _ = run_check(replicated(2), "compose", tmp_path, steps=only("stranger"))
-    assert set(states(result).values()) == {"ok"}, result.steps
+    assert not [step for step in result.steps if str(step.state) != "ok"]
 
 
 def test_volumes_that_a_check_adds_are_mounted_in_the_services() -> None:
