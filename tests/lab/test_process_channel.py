@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab_support import until
@@ -96,3 +98,48 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_who_asks_for_complaints_while_it_is_closed_gets_them_or_nothing() -> None:
+    """And not those of another file, which soon has the number of one that was closed."""
+    asked, closed = threading.Event(), threading.Event()
+
+    class Watched:
+        """A file whose number is asked for just before somebody closes it."""
+
+        def __init__(self) -> None:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
+
+        @property
+        def closed(self) -> bool:
+            return self.file.closed
+
+        def fileno(self) -> int:
+            number = self.file.fileno()
+            asked.set()
+            closed.wait(0.5)
+            return number
+
+        def close(self) -> None:
+            self.file.close()
+            closed.set()
+
+    complaints: Any = Watched()
+    complaints.file.write(b"oh dear")
+    complaints.file.flush()
+    process = subprocess.Popen(
+        ["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    channel = ProcessChannel(process, complaints)
+    said: list[str] = []
+
+    def ask() -> None:
+        said.append(channel.stderr())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert asked.wait(10)
+    channel.close(5.0)
+    asking.join(10)
+    assert said == ["oh dear"]
+    assert channel.stderr() == ""

@@ -38,7 +38,7 @@ class ProcessChannel(Channel):
         self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
         self._complaints = complaints
         self._ending, self._closed = threading.Event(), threading.Event()
-        self._sending, self._reading = threading.Lock(), threading.Lock()
+        self._sending, self._reading, self._telling = threading.Lock(), threading.Lock(), threading.Lock()
         os.set_blocking(self._stdin.fileno(), False)
 
     def send(self, line: bytes) -> None:
@@ -60,7 +60,8 @@ class ProcessChannel(Channel):
                 yield pending
 
     def stderr(self) -> str:
-        return "" if self._complaints.closed else self._last_words().decode("utf-8", "replace")
+        with self._telling:
+            return "" if self._complaints.closed else self._last_words().decode("utf-8", "replace")
 
     def close(self, timeout: float = 5.0) -> int | None:
         self._ending.set()
@@ -71,7 +72,8 @@ class ProcessChannel(Channel):
         # whoever reads must have stopped: the number of a closed file is soon another one's
         held = self._reading.acquire(timeout=5 * LOOK)
         self._stdout.close()
-        self._complaints.close()
+        with self._telling:
+            self._complaints.close()
         if held:
             self._reading.release()
         return code
