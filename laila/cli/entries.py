@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from laila.cli.main import Parser
@@ -120,26 +119,12 @@ def _node_address(arguments: argparse.Namespace) -> Address:
         raise BadConfig(f"node ({source}): {error}") from error
 
 
-def _secret(arguments: argparse.Namespace) -> str:
-    from laila.node.secretfile import CONTAINER_SECRET, read_secret
-
-    given = [
-        ("--secret-file", arguments.secret_file),
-        ("LAILA_SECRET_FILE", os.environ.get("LAILA_SECRET_FILE")),
-    ]
-    source, text = next(
-        ((source, text) for source, text in given if text), ("default", str(CONTAINER_SECRET))
-    )
-    try:
-        return read_secret(Path(text))
-    except BadConfig as error:
-        raise BadConfig(f"secret_file ({source}): {error}") from error
-
-
 @contextlib.contextmanager
 def _peer(arguments: argparse.Namespace) -> Iterator[Any]:
     """A proxy for the node (or for its peer `--at`), linked for the length of the block."""
-    address, secret = _node_address(arguments), _secret(arguments)
+    from laila.node.secretfile import command_secret
+
+    address, secret = _node_address(arguments), command_secret(arguments.secret_file)
     if not 0 < arguments.timeout < 86_400:
         raise BadConfig(f"--timeout {arguments.timeout:g} is out of range; give seconds above 0")
     from laila.macros.defaults import DefaultPolicy

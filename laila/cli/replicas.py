@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laila.cli.bar import Bar
@@ -396,7 +395,10 @@ def _opened(arguments: argparse.Namespace) -> Iterator[ReplicatedStore]:
     timeout: float = arguments.timeout
     if not 0 < timeout < 86_400:
         raise BadConfig(f"--timeout {timeout:g} is out of range; give seconds above 0")
-    secret = _secret(arguments, needed=any(map(_remote, wheres)))
+    from laila.node.secretfile import command_secret, is_known
+
+    named = arguments.secret_file
+    secret = command_secret(named) if any(map(_remote, wheres)) or is_known(named) else None
     trust = _trust(arguments, secret)
     from laila.replication.directory import DirectoryReplica
     from laila.replication.locations import Locations
@@ -475,25 +477,6 @@ def _where(text: str, source: str) -> str:
 
 def _remote(where: str) -> bool:
     return where.startswith("laila://")
-
-
-def _secret(arguments: argparse.Namespace, *, needed: bool) -> str | None:
-    """The nodes' secret; None where nobody names one and none is needed."""
-    from laila.node.secretfile import CONTAINER_SECRET, read_secret
-
-    given = [
-        ("--secret-file", arguments.secret_file),
-        ("LAILA_SECRET_FILE", os.environ.get("LAILA_SECRET_FILE")),
-    ]
-    source, text = next(
-        ((source, text) for source, text in given if text), ("default", str(CONTAINER_SECRET))
-    )
-    if source == "default" and not needed and not Path(text).exists():
-        return None
-    try:
-        return read_secret(Path(text))
-    except BadConfig as error:
-        raise BadConfig(f"secret_file ({source}): {error}") from error
 
 
 def _trust(arguments: argparse.Namespace, secret: str | None) -> TrustSet:

@@ -75,14 +75,13 @@ def _renew(arguments: argparse.Namespace) -> int:
 
 def _secrets(arguments: argparse.Namespace) -> list[str]:
     """The cluster's secret, and those that are accepted beside it. Raises BadConfig."""
-    from laila.node.secretfile import read_further, read_secret
+    from laila.node.secretfile import command_secret, read_further
 
-    own = arguments.secret_file or os.environ.get("LAILA_SECRET_FILE")
-    if not own:
-        raise BadConfig("no secret is known; give --secret-file FILE, or set LAILA_SECRET_FILE")
     others = arguments.also_accept or os.environ.get("LAILA_ALSO_ACCEPT", "")
     further = [read_further(Path(path.strip())) for path in others.split(",") if path.strip()]
-    found = list(dict.fromkeys([read_secret(Path(own)), *(one for one in further if one is not None)]))
+    found = list(
+        dict.fromkeys([command_secret(arguments.secret_file), *(one for one in further if one is not None)])
+    )
     if len(found) == 1:
         raise BadConfig(
             "only one secret is known, so there is nothing to renew; give the old one by --also-accept"

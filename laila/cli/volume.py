@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -109,6 +108,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _checked(arguments: argparse.Namespace) -> Verdict:
+    from laila.node.secretfile import command_secret
     from laila.volumes.check import run
     from laila.volumes.nodes import Nodes, NodeSpec, parse
 
@@ -121,26 +121,13 @@ def _checked(arguments: argparse.Namespace) -> Verdict:
         raise BadConfig(f"{path} is no directory here; with --not-here only the nodes of --with take part")
     specs = parse(arguments.nodes)
     here = () if arguments.not_here else (NodeSpec("local", "", None, "here"),)
-    with Nodes(lambda: _secret(arguments.secret_file)) as nodes:
+    with Nodes(lambda: command_secret(arguments.secret_file)) as nodes:
         links = [nodes.open(spec) for spec in (*here, *specs)]
         return run(str(path.absolute()), links, seconds=arguments.time, tell=_tell)
 
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _secret(given: str | None) -> str:
-    from laila.node.secretfile import CONTAINER_SECRET, read_secret
-
-    places = [("--secret-file", given), ("LAILA_SECRET_FILE", os.environ.get("LAILA_SECRET_FILE"))]
-    source, text = next(
-        ((source, text) for source, text in places if text), ("default", str(CONTAINER_SECRET))
-    )
-    try:
-        return read_secret(Path(text))
-    except BadConfig as error:
-        raise BadConfig(f"secret_file ({source}): {error}") from error
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -20,6 +21,28 @@ def read_secret(path: Path) -> str:
     if not text:
         raise BadConfig(f"{path} is empty; fill it with `laila secret new > {path}`")
     return _checked(text, path)
+
+
+def command_secret(flag: str | None) -> str:
+    """The secret that a command goes by: of its `--secret-file`, of LAILA_SECRET_FILE, or where container engines put
+    it. Raises BadConfig that says which of these it was.
+    """
+    source, path = _place(flag)
+    try:
+        return read_secret(path)
+    except BadConfig as error:
+        raise BadConfig(f"secret_file ({source}): {error}") from error
+
+
+def is_known(flag: str | None) -> bool:
+    """Whether a command was told of a secret, or finds one where container engines put it."""
+    source, path = _place(flag)
+    return source != "default" or path.exists()
+
+
+def _place(flag: str | None) -> tuple[str, Path]:
+    given = (("--secret-file", flag), ("LAILA_SECRET_FILE", os.environ.get("LAILA_SECRET_FILE")))
+    return next(((source, Path(text)) for source, text in given if text), ("default", CONTAINER_SECRET))
 
 
 def read_further(path: Path) -> str | None:

@@ -71,7 +71,8 @@ def _artifacts(directory: Path) -> Iterator[Path]:
     """Every artifact below, also tombstones and what agents keep, and without what was set aside as damaged."""
 
     def stop(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):  # agents come and go meanwhile
+            raise error
 
     for folder, folders, names in os.walk(directory, onerror=stop):
         folders[:] = [one for one in folders if one not in ("quarantine", "set-aside", "incoming")]

@@ -148,7 +148,7 @@ def test_a_trust_set_of_ones_own_stays_what_it_is(tmp_path: Path) -> None:
     ("arguments", "named", "sentence"),
     [
         (["/nowhere"], True, "/nowhere is no directory"),
-        (["."], False, "no secret is known"),
+        (["."], False, "secret_file (default): /run/secrets/laila_secret cannot be read"),
         ([".", "--also-accept", "/no/old"], True, "/no/old cannot be read"),
     ],
 )
