@@ -21,6 +21,6 @@ class Client:
             return ok(json.loads(answer.read()) if op.op == "read" else None)
 
 
-@pytest.mark.faults("partition@leader/east,pause@west")
+@pytest.mark.faults("partition@leader/east,pause@west", time=20, clients=2)
 def test_it_answers_as_one(lab):
     lab.run("register", client=Client).check()
