@@ -17,7 +17,7 @@ import laila
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs/deploy"
-PAGES = ("compose.md", "ssh.md")
+PAGES = ("compose.md", "kubernetes.md", "ssh.md")
 
 
 def blocks(page: str) -> str:
@@ -36,8 +36,15 @@ def test_what_is_named_is_there(page: str) -> None:
     text = (DEPLOY / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert (DEPLOY / target).exists(), target
-    made = {"compose/secret.txt", "compose/other-secret.txt", "compose/old", "compose/.env"}
-    for path in re.findall(r"(?<![\w/.-])((?:tools|compose|docs)/[\w./-]*\w)", blocks(page)):
+    made = {
+        "compose/secret.txt",
+        "compose/other-secret.txt",
+        "compose/old",
+        "compose/.env",
+        "k8s/overlays/mine",
+        "k8s/overlays/mine/kustomization.yaml",
+    }
+    for path in re.findall(r"(?<![\w/.-])((?:tools|compose|docs|k8s)/[\w./-]*\w)", blocks(page)):
         assert path in made or (ROOT / path).exists(), path
 
 

@@ -40,6 +40,23 @@ def home() -> Path:
     return path
 
 
+def home_id(*, make: bool = False) -> str:
+    """What tells this registry from every other one, for what lies where others have theirs too; empty when it was
+    never made.
+    """
+    path = home() / "id"
+    if make and not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=home(), prefix=".id-", delete=False) as file:
+            file.write(secrets.token_hex(16))
+        try:
+            os.link(file.name, path)
+        except FileExistsError:
+            pass  # somebody else was first: theirs it is
+        finally:
+            Path(file.name).unlink()
+    return path.read_text().strip() if path.exists() else ""
+
+
 def new_run_id() -> str:
     """Sorts by time, and never twice the same: `20250131-142501-9f3a61c2`."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"

@@ -5,13 +5,12 @@ more.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from laila.errors import BadConfig, LabError
-from laila.lab import drivers, procid, registry, topology
+from laila.lab import drivers, leftovers, registry, topology
 from laila.lab.checks import links
 from laila.lab.checks.base import Stage
 from laila.lab.drivers import Choice
@@ -148,8 +147,8 @@ def collect(*, everything: bool = False) -> list[Collected]:
     """Remove runs whose controller is dead and that nobody meant to stay; with `everything`, all but those
     being worked on. Of labs that stay, faults are undone whose controller is dead.
 
-    Runs whose record is lost are found by the engine's labels. Another machine's runs on the same engine
-    are left alone.
+    Runs whose record is lost are found by the labels of the engine's and the cluster's objects. Another machine's runs
+    there are left alone.
     """
     done = []
     for run in registry.runs():
@@ -192,27 +191,11 @@ def _mend(run: registry.Run) -> Collected | None:
 
 
 def _collect_unregistered(everything: bool) -> list[Collected]:
-    """Containers, networks and volumes whose run has no record on this machine any more."""
-    from laila.lab.drivers import engine
-
-    try:
-        client = engine.connect(timeout=10)
-    except LabError:
-        return []  # no engine, nothing of ours on it
-    try:
-        found = list(engine.labelled_runs(client))
-    finally:
-        client.close()
+    """Containers, networks, volumes and namespaces whose run has no record on this machine any more."""
     known = {run.run_id for run in registry.runs()}
     done = []
-    for run_id, mode, text in found:
-        controller = procid.ProcessId.from_text(text)
-        gone = controller is not None and controller.here and not controller.alive
-        if run_id in known or not gone or (mode != "check" and not everything):
-            continue
-        shape = topology.replicated()
-        run = registry.Run(
-            run_id, "docker", shape.to_dict(), mode, controller or procid.ProcessId.of(os.getpid())
-        )
-        done.append(_collect(run))
+    for run in leftovers.runs():
+        gone = run.controller.here and not run.controller.alive
+        if run.run_id not in known and gone and (run.mode == "check" or everything):
+            done.append(_collect(run))
     return done

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import walking
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/deploy/compose.md").read_text()
 IMAGE = f"laila-node:{os.environ.get('LAILA_IMAGE_TAG', 'dev')}"
 Walk = Callable[..., str]
 pytestmark = [
@@ -32,9 +32,7 @@ pytestmark = [
 
 def commands(stage: str) -> str:
     """Of one stage; what makes the environment and the image has been done. There is no terminal here, hence -T."""
-    (text,) = re.findall(rf"^## {stage}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
-    shell = re.sub(r"^tools/.*$", "", shell, flags=re.MULTILINE)
+    shell = re.sub(r"^tools/.*$", "", walking.commands("compose.md", stage), flags=re.MULTILINE)
     return shell.replace("compose exec node", "compose exec -T node")
 
 

@@ -132,7 +132,8 @@ class FaultConformance:
     # -- the promises
 
     def test_it_can_be_done_here(self, driver: Driver, spec: str) -> None:
-        assert faults.KINDS[FaultSpec.parse(spec).kind].hindrance(driver) == ""
+        why = faults.KINDS[FaultSpec.parse(spec).kind].hindrance(driver)
+        assert why == "", why
 
     def test_it_is_seen_while_it_lasts_and_only_then(
         self, driver: Driver, spec: str, record_property: Callable[[str, object], None]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,9 @@ import pytest
 import yaml
 
 from laila.errors import BadConfig, LabError
-from laila.lab import drivers, registry, topology
+from laila.lab import drivers, faults, leftovers, registry, topology
+from laila.lab.checks import trials
+from laila.lab.checks.trials import TrialOrder
 from laila.lab.drivers.base import Lever
 from laila.lab.drivers.kubernetes import keeper, objects, pods
 from laila.lab.drivers.kubernetes.cluster import Cluster, short
@@ -108,9 +111,52 @@ def test_everything_bears_the_run_and_lies_in_its_namespace() -> None:
     for one in made:
         assert one["metadata"]["labels"][objects.RUN_LABEL] == run.run_id
         assert one["metadata"]["namespace"] == objects.namespace_name(run.run_id)
-    space = objects.namespace(run)
+    space = objects.namespace(run, "here")
     assert space["metadata"]["labels"][objects.ENFORCE] == "restricted"
     assert ProcessId.from_text(space["metadata"]["annotations"][objects.CONTROLLER]) == run.controller
+
+
+def test_a_run_is_known_by_its_namespace_alone_to_who_made_it() -> None:
+    run = run_of(replicated())
+    ours = objects.namespace(run, "here")["metadata"]
+    elsewhere = objects.namespace(run_of(replicated()), "there")["metadata"]
+    copied = {**ours, "name": "default"}
+    nameless = {**ours, "labels": {objects.RUN_LABEL: ""}}
+    found = objects.labelled_runs([ours, elsewhere, copied, nameless, {"name": "kube-system"}], "here")
+    assert list(found) == [(run.run_id, run.mode, str(run.controller))]
+
+
+def test_a_registry_has_one_name_for_good() -> None:
+    assert registry.home_id() == ""
+    made = registry.home_id(make=True)
+    assert len(made) == 32
+    assert registry.home_id(make=True) == registry.home_id() == made
+    assert registry.runs() == []
+
+
+def test_gc_asks_no_cluster_where_no_namespace_was_made(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def namespaces(self: Cluster, label: str) -> list[dict[str, Any]]:
+        asked.append(label)
+        controller = replace(ProcessId.of(os.getpid()), pid=1 << 22)
+        run = replace(run_of(replicated()), controller=controller)
+        return [objects.namespace(run, registry.home_id())["metadata"]]
+
+    monkeypatch.setattr(Cluster, "namespaces", namespaces)
+    assert [run for run in leftovers.runs() if run.driver == "kubernetes"] == []
+    assert asked == []
+    registry.home_id(make=True)
+    (found,) = (run for run in leftovers.runs() if run.driver == "kubernetes")
+    assert asked == [objects.RUN_LABEL]
+    assert (found.mode, found.controller.pid) == ("check", 1 << 22)
+
+
+def test_gc_goes_on_without_a_cluster_that_answers(nobody: str) -> None:
+    registry.home_id(make=True)
+    assert [run for run in leftovers.runs() if run.driver == "kubernetes"] == []
+    Path(nobody).write_text("{ no yaml")
+    assert [run for run in leftovers.runs() if run.driver == "kubernetes"] == []
 
 
 def test_state_lies_on_a_claim_where_there_is_a_class() -> None:
@@ -252,6 +298,37 @@ def test_rights_that_are_missing_are_named(nobody: str, monkeypatch: pytest.Monk
     for lever in (Lever.MOUNTS, Lever.DISK, Lever.CLOCK, Lever.LIMITS, Lever.LINKS):
         assert driver.lever(lever), lever
     driver.close()
+
+
+def test_pods_are_not_replaced_where_their_state_would_go(
+    nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cluster, "default_class", lambda self: "")
+    monkeypatch.setattr(Cluster, "may", lambda self, verb, group, what, namespace="": what != "nodes")
+    classed = replace(replicated(), cluster=ClusterSpec(storage_class="fast"))
+    with closing(KubernetesDriver(run_of(replicated()), replicated())) as driver:
+        assert "name one by --storage-class" in faults.KINDS["evict"].hindrance(driver)
+    with closing(KubernetesDriver(run_of(classed), classed)) as driver:
+        assert [faults.KINDS[kind].hindrance(driver) for kind in ("evict", "rollout", "delete-pod")] == [
+            ""
+        ] * 3
+        assert "you may not get nodes nor list nodes nor patch nodes" in faults.KINDS["drain"].hindrance(
+            driver
+        )
+        monkeypatch.setattr(Cluster, "may", lambda self, verb, group, what, namespace="": True)
+        found = trials.ahead(driver, TrialOrder(faults="all"), ("register",))
+        assert "evict" in {spec.kind for turn in found.turns for spec in turn}
+        assert found.idle["drain"].startswith("it closes machines of the cluster for everybody")
+
+
+def test_nodes_of_others_are_no_pods() -> None:
+    with closing(drivers.make(replace(run_of(replicated()), driver="process"), replicated())) as driver:
+        for kind in ("evict", "rollout", "delete-pod", "drain"):
+            assert faults.KINDS[kind].hindrance(driver) == (
+                "nodes of the process driver are no pods; use --driver kubernetes"
+            )
+        with pytest.raises(BadConfig, match="no pods; use --driver kubernetes"):
+            _ = driver.placement
 
 
 def test_pods_are_not_reached_from_here(nobody: str) -> None:

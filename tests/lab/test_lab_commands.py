@@ -211,7 +211,7 @@ def test_what_falls_away_is_said_before_the_run_and_counted(
     assert NO_PACKETS in skipped[0]
     prepared = next(n for n, line in enumerate(said) if "make network" in line)
     assert said.index(skipped[0]) < prepared, said
-    idle = [line for line in said if line.startswith("nothing to strike, left out: kill-holder: ")]
+    idle = [line for line in said if line.startswith("left out: kill-holder: ")]
     assert len(idle) == (asked == "all")
     assert [bite["what"] for bite in done.facts["bites"]] == ["reset"]
     assert states(done)["cannot"] == "skipped"
@@ -235,7 +235,8 @@ def test_all_are_those_that_can_be_done_and_each_other_one_is_named() -> None:
     assert done | set(found.skipped) | set(found.idle) == set(faults.KINDS)
     assert {"kill", "pause", "partition", "flip"} <= done
     assert NO_PACKETS in found.skipped["loss"]
-    assert list(found.idle) == ["kill-holder"]
+    assert list(found.idle) == ["kill-holder", "delete-pod", "drain", "evict", "rollout"]
+    assert found.idle["evict"] == "nodes of the process driver are no pods"
     assert "kill-holder" not in trials.ahead(driver, TrialOrder(faults="all"), ("lock",)).idle
 
 

@@ -15,6 +15,7 @@ from laila.lab.checks.base import CannotHere, Stage, Step
 from laila.lab.drivers.base import Driver, NodeState
 from laila.lab.faults import FaultSpec, Scene, Schedule
 from laila.lab.faults.damage import Damage
+from laila.lab.faults.placing import Drain, PlacingFault
 from laila.lab.topology import Topology
 from laila.lab.trials.clients import Programs, chosen
 from laila.lab.trials.invoking import Invoker
@@ -221,7 +222,7 @@ class Ahead:
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Those that this machine or driver cannot do."""
     idle: Mapping[str, str] = field(default_factory=dict)
-    """Those that would find nothing to strike, whatever the machine can do."""
+    """Those that would find nothing to strike, whatever the machine can do, or that nobody wants unasked."""
 
 
 def well_written(driver: Driver, order: TrialOrder) -> None:
@@ -259,7 +260,7 @@ def ahead(driver: Driver, order: TrialOrder, played: Collection[str]) -> Ahead:
     skipped: dict[str, str] = {}
     idle: dict[str, str] = {}
     for spec in map(FaultSpec.parse, order.usual if order.faults is None else tuple(faults.KINDS)):
-        if reason := _idle(spec, driver, played):
+        if reason := _idle(spec, driver, played) or _unasked(spec, driver):
             idle[str(spec)] = reason
         elif reason := _hindrance(driver, spec):
             skipped[str(spec)] = reason
@@ -277,7 +278,7 @@ def foresee(stage: Stage, order: TrialOrder) -> None:
     for spec, why in found.skipped.items():
         stage.progress.say(f"cannot be done here, skipped: {spec}: {why}")
     for spec, why in found.idle.items():
-        stage.progress.say(f"nothing to strike, left out: {spec}: {why}")
+        stage.progress.say(f"left out: {spec}: {why}")
 
 
 def _hindrance(driver: Driver, spec: FaultSpec) -> str:
@@ -291,6 +292,16 @@ def _idle(spec: FaultSpec, driver: Driver, played: Collection[str]) -> str:
     replicas = any(node.replicas for node in driver.topology.nodes)
     if issubclass(faults.known(spec), Damage) and "files" not in spec.options and not replicas:
         return f"the nodes serve no replica whose files could be damaged; write {spec.kind}:files=PATTERN"
+    return ""
+
+
+def _unasked(spec: FaultSpec, driver: Driver) -> str:
+    """Why it is not among all faults, whatever the machine can do; empty when it is."""
+    kind = faults.known(spec)
+    if issubclass(kind, PlacingFault) and not driver.capabilities.pods:
+        return f"nodes of the {driver.name} driver are no pods"
+    if issubclass(kind, Drain):
+        return "it closes machines of the cluster for everybody; name it to have it"
     return ""
 
 

@@ -105,6 +105,7 @@ def _command(options: argparse.Namespace, driver: str, seed: int) -> str:
     words = ["laila", "lab", "check", options.topology, "--driver", driver]
     words += ["--volume", options.volume] if options.volume else []
     words += ["--context", options.context] if options.context else []
+    words += ["--storage-class", options.storage_class] if options.storage_class else []
     words += ["--shared-class", options.shared_class] if options.shared_class else []
     words += ["--nodes", str(options.nodes)] if options.nodes is not None else []
     words += ["--image", options.image] if options.image else []

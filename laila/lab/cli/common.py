@@ -53,6 +53,11 @@ def add_topology(parser: Any) -> None:
         "--context", metavar="NAME", help="which cluster of the kubeconfig (default: the present one)"
     )
     parser.add_argument(
+        "--storage-class",
+        metavar="NAME",
+        help="the cluster's storage class for what nodes keep (default: the cluster's default class)",
+    )
+    parser.add_argument(
         "--shared-class",
         metavar="NAME",
         help="the cluster's storage class with ReadWriteMany, for shared volumes",
@@ -80,7 +85,11 @@ def wanted(options: argparse.Namespace) -> Any:
         if options.topology != "shared-volume":
             raise BadConfig("--volume goes with shared-volume; a .toml file describes its own volumes")
         found = topology.shared_volume(len(found.nodes), options.volume)
-    given = {"context": options.context, "shared_class": options.shared_class}
+    given = {
+        "context": options.context,
+        "storage_class": options.storage_class,
+        "shared_class": options.shared_class,
+    }
     if said := {name: value for name, value in given.items() if value}:
         if options.driver != "kubernetes":
             raise BadConfig(f"--{next(iter(said)).replace('_', '-')} goes with --driver kubernetes")

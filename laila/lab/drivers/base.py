@@ -23,6 +23,7 @@ from laila.lab.topology import PLAIN, NodeSpec, Topology, VolumeSpec
 if TYPE_CHECKING:
     from laila.lab.drivers.disks import Disks
     from laila.lab.drivers.link_control import LinkControl
+    from laila.lab.drivers.placement import Placement
 
 PEER_PORT = 7400
 STATUS_PORT = 7480
@@ -43,6 +44,8 @@ class Capabilities:
     kill: bool = True
     cut: bool = False
     """A node can be cut off from the others, and only from them."""
+    pods: bool = False
+    """A scheduler places the nodes, and may replace them (`Driver.placement`)."""
     volume_kinds: tuple[str, ...] = (PLAIN,)
 
     def lines(self) -> list[str]:
@@ -292,6 +295,11 @@ class Driver(abc.ABC):
     def disks(self) -> Disks:
         """The disks that the nodes' state lies on. Raises LabError without DISK."""
         raise LabError(f"the {self.name} driver has no disks of its nodes: {self.lever(Lever.DISK)}")
+
+    @property
+    def placement(self) -> Placement:
+        """What a scheduler can do to the nodes. Raises BadConfig where none places them."""
+        raise BadConfig(f"nodes of the {self.name} driver are no pods; use --driver kubernetes")
 
     def outside(self, name: str) -> Path:
         """The state directory of a node that lives, as this process sees it. Raises LabError where it does not."""

@@ -16,6 +16,7 @@ from laila.lab.faults.life import Kill, Pause, Restart
 from laila.lab.faults.limits import NoProcesses, OutOfMemory
 from laila.lab.faults.nofile import NoFiles
 from laila.lab.faults.partition import Isolate, OneWay, Partition
+from laila.lab.faults.placing import DeletePod, Drain, Evict, Rollout
 from laila.lab.faults.power import PowerLoss
 from laila.lab.faults.readonly import ReadOnly
 from laila.lab.faults.shaping import Bandwidth, Latency, Loss
@@ -47,6 +48,10 @@ KINDS: Mapping[str, type[Fault]] = {
     "rollback": Rollback,
     "truncate": Truncate,
     "kill-holder": KillHolder,
+    "delete-pod": DeletePod,
+    "drain": Drain,
+    "evict": Evict,
+    "rollout": Rollout,
 }
 
 

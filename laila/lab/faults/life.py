@@ -22,7 +22,7 @@ _KILLED = (-9, 137)
 """Exit codes of who was killed by SIGKILL."""
 
 
-class _LifeFault(NodeFault):
+class LifeFault(NodeFault):
     """What they have in common: who was there before, and that all are back."""
 
     def __init__(self, scene: Scene, spec: FaultSpec) -> None:
@@ -94,7 +94,7 @@ class _LifeFault(NodeFault):
         start_fallen(driver, tuple(facts.get("nodes", ())))
 
 
-class Kill(_LifeFault):
+class Kill(LifeFault):
     """SIGKILL; its disk stays."""
 
     kind: ClassVar[str] = "kill"
@@ -134,7 +134,7 @@ class Kill(_LifeFault):
         return "; ".join(self._renewed(name) for name in self.nodes)
 
 
-class Pause(_LifeFault):
+class Pause(LifeFault):
     """Everything of the node stands still, and goes on later as if nothing had been."""
 
     kind: ClassVar[str] = "pause"
@@ -181,7 +181,7 @@ class Pause(_LifeFault):
         super().undo(driver, facts)
 
 
-class Restart(_LifeFault):
+class Restart(LifeFault):
     """Stopped as an operator would, and started again at once."""
 
     kind: ClassVar[str] = "restart"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from laila.errors import BadConfig
+from laila.errors import BadConfig, LabError
 from laila.lab.drivers.base import Driver, NodeState
 from laila.lab.faults.base import Fault, Scene
 from laila.lab.faults.spec import ALL, MOST, FaultSpec
@@ -59,5 +59,9 @@ def start_fallen(driver: Driver, names: tuple[str, ...]) -> list[str]:
     """Start those that have exited; which."""
     fallen = [name for name in names if driver.state(name) is NodeState.EXITED]
     for name in fallen:
-        driver.start(name)
+        try:
+            driver.start(name)
+        except LabError:
+            if driver.state(name) is not NodeState.RUNNING:  # a pod comes back by itself
+                raise
     return fallen

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from laila.errors import LabError, LailaError
 
 T = TypeVar("T")
-_SECONDS = 30.0
-"""Of one request."""
+_SECONDS = 30
+"""Of one request; clients before 37 take whole numbers alone."""
 _HOW = "set KUBECONFIG to the file of a cluster, and --context (or LAILA_LAB_CONTEXT) to one of its contexts"
 CONTEXT = "LAILA_LAB_CONTEXT"
 FIELD_MANAGER = "laila-lab"
@@ -65,6 +65,7 @@ class Cluster:
             importlib.import_module("urllib3.exceptions").HTTPError,
             OSError,
         )
+        self._bad_yaml: type[Exception] = importlib.import_module("yaml").YAMLError
         self.configuration = self.client.Configuration()
         config: Any = kubernetes.config
         try:
@@ -77,7 +78,7 @@ class Cluster:
             )
         except config.ConfigException as error:
             self._inside(config, error)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, self._bad_yaml) as error:
             raise LabError(f"the kubeconfig cannot be read ({short(error)}): {_HOW}") from error
         self.configuration.retries = False
         self.api = self.client.ApiClient(self.configuration)
@@ -112,7 +113,7 @@ class Cluster:
     def ask(self, doing: str, ask: Callable[..., T], *words: Any, **more: Any) -> T:
         """Ask the API server; its refusals become LabError that says what it was asked to do."""
         try:
-            return ask(*words, _request_timeout=_SECONDS, **more)
+            return ask(*words, **{"_request_timeout": _SECONDS, **more})
         except LailaError:
             raise  # ours already, though some of them are an OSError too
         except self.errors.ApiException as error:
@@ -171,6 +172,20 @@ class Cluster:
                 "docs/lab-kubernetes.md lists the rights that it needs"
             )
         return ""
+
+    def namespaces(self, label: str) -> list[dict[str, Any]]:
+        """Name, labels and annotations of those that have a label. It waits five seconds: nobody depends on it."""
+        ask = self.core.list_namespace
+        listed = self.ask("list namespaces", ask, label_selector=label, _request_timeout=5).items
+        heads = [one.metadata for one in listed]
+        return [
+            {
+                "name": head.name,
+                "labels": dict(head.labels or {}),
+                "annotations": dict(head.annotations or {}),
+            }
+            for head in heads
+        ]
 
     def default_class(self) -> str:
         """The storage class that claims without one get; empty where there is none, or nobody may know."""

@@ -20,7 +20,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from laila.errors import BadConfig, DeadlineExceeded, LabError
+from laila.errors import DeadlineExceeded, LabError
+from laila.lab import registry
 from laila.lab.drivers.base import (
     PEER_PORT,
     STATUS_PORT,
@@ -40,6 +41,7 @@ from laila.lab.drivers.kubernetes.cluster import FIELD_MANAGER, Cluster
 from laila.lab.drivers.kubernetes.exec import Program, ProgramChannel, run_to_end
 from laila.lab.drivers.kubernetes.link import KeeperGone, KeeperLink
 from laila.lab.drivers.kubernetes.objects import CODE_DIR, CONTAINER, Object
+from laila.lab.drivers.kubernetes.placing import PodPlacement, pod_log
 from laila.lab.registry import Run
 from laila.lab.topology import PLAIN, Topology
 
@@ -82,7 +84,12 @@ class KubernetesDriver(Driver):
 
     name: ClassVar[str] = "kubernetes"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        own_network=True, own_filesystem=True, resource_limits=True, cut=True, volume_kinds=(PLAIN,)
+        own_network=True,
+        own_filesystem=True,
+        resource_limits=True,
+        cut=True,
+        pods=True,
+        volume_kinds=(PLAIN,),
     )
 
     def __init__(self, run: Run, topology: Topology) -> None:
@@ -112,7 +119,11 @@ class KubernetesDriver(Driver):
     def prepare(self) -> None:
         core = self.cluster.core
         self.note(context=self.cluster.context, kubeconfig=self.cluster.paths(), namespace=self.namespace)
-        self._make("make a namespace", core.create_namespace, objects.namespace(self.run))
+        self._make(
+            "make a namespace",
+            core.create_namespace,
+            objects.namespace(self.run, registry.home_id(make=True)),
+        )
         every = (*self.topology.nodes, self.topology.stranger)
         for name in sorted({node.secret for node in every}):
             made = objects.secret(self.run, name, secrets.token_urlsafe(32) + "\n")
@@ -133,7 +144,7 @@ class KubernetesDriver(Driver):
     def _claim(self, names: Sequence[str]) -> None:
         """Claims for states, where there is a class for them, and for volumes."""
         spec = self.topology.cluster
-        state_class = spec.storage_class or self.cluster.default_class()
+        state_class = self._state_class()
         made = partial(
             self._make_here, "make a claim", self.cluster.core.create_namespaced_persistent_volume_claim
         )
@@ -156,8 +167,9 @@ class KubernetesDriver(Driver):
         for link in self._links.values():
             link.close()
         self._links.clear()
+        self.placement.uncordon()
         if self._found_namespace() is None:
-            return []
+            return self.remains()
         mine = {"label_selector": f"{objects.RUN_LABEL}={self.run.run_id}"}
         gone = partial(self.cluster.find, "remove what this run made")
         gone(self.cluster.apps.delete_collection_namespaced_stateful_set, self.namespace, **mine)
@@ -170,9 +182,10 @@ class KubernetesDriver(Driver):
         return self.remains()
 
     def remains(self) -> list[str]:
+        closed = [f"cordoned machine {machine}" for machine in self.placement.cordoned()]
         if self._found_namespace() is None:
-            return []
-        core, found = self.cluster.core, [f"namespace {self.namespace}"]
+            return closed
+        core, found = self.cluster.core, [f"namespace {self.namespace}", *closed]
         kinds: dict[str, Callable[..., Any]] = {
             "pod": core.list_namespaced_pod,
             "StatefulSet": self.cluster.apps.list_namespaced_stateful_set,
@@ -315,18 +328,7 @@ class KubernetesDriver(Driver):
             return b""
         saved = self._saved_log(name)
         before = saved.read_bytes() if saved.exists() else b""
-        return before + self._pod_log(name)
-
-    def _pod_log(self, name: str) -> bytes:
-        answer = self.cluster.find(
-            f"give the log of {name}",
-            self.cluster.core.read_namespaced_pod_log,
-            objects.pod_name(name),
-            self.namespace,
-            container=CONTAINER,
-            _preload_content=False,
-        )
-        return b"" if answer is None else bytes(answer.data)
+        return before + pod_log(self.cluster, self.namespace, name)
 
     def _saved_log(self, name: str) -> Path:
         return self.run.path / f"{name}.log"
@@ -359,77 +361,20 @@ class KubernetesDriver(Driver):
         """See Driver.main_pid: its first process is the keeper."""
         return int(self._ask(name, "state")["pid"])
 
-    # -- what only a cluster does
-
-    def rollout_restart(self, name: str, timeout: float = 120.0) -> None:
-        """Replace its pod as `kubectl rollout restart` does; returns when the new one runs."""
-        stamp = {"kubectl.kubernetes.io/restartedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        body = {"spec": {"template": {"metadata": {"annotations": stamp}}}}
-        patch = self.cluster.apps.patch_namespaced_stateful_set
-        self._replaced(
-            name, lambda: self.cluster.ask(f"restart {name}", patch, name, self.namespace, body), timeout
-        )
-
-    def delete_pod(self, name: str, timeout: float = 120.0) -> None:
-        """As somebody does who thinks that it helps; returns when the new one runs."""
-        delete = self.cluster.core.delete_namespaced_pod
-        pod = objects.pod_name(name)
-        self._replaced(name, lambda: self.cluster.ask(f"delete {pod}", delete, pod, self.namespace), timeout)
-
-    def evict(self, name: str, timeout: float = 120.0) -> None:
-        """As a drain does: by the eviction API, which heeds the budget. Raises LabError when it refuses."""
-        pod = objects.pod_name(name)
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
-        evict = self.cluster.core.create_namespaced_pod_eviction
-        self._replaced(
-            name, lambda: self.cluster.ask(f"evict {pod}", evict, pod, self.namespace, body), timeout
-        )
-
-    def machine(self, name: str) -> str:
-        """The cluster's node that it runs on."""
-        return str(self._living(name).spec.node_name)
-
-    def drain(self, machine: str, timeout: float = 180.0) -> list[str]:
-        """Cordon a machine and evict this run's nodes from it, one after another as the budget has it; whom. `uncordon`
-        undoes it. Raises BadConfig where a state would go with its pod.
-        """
-        here = [name for name in self.topology.names if self.machine(name) == machine]
-        if here and not self.run.facts.get("claimed"):
-            raise BadConfig(
-                f"{', '.join(here)} would lose what they keep: this cluster has no default storage class; name one in "
-                "the topology (`[cluster]`, `storage_class`)"
-            )
-        self._cordon(machine, True)
-        for name in here:
-            self.evict(name, timeout)
-        return here
-
-    def uncordon(self, machine: str) -> None:
-        self._cordon(machine, False)
-
-    def _cordon(self, machine: str, away: bool) -> None:
-        doing = f"{'' if away else 'un'}cordon {machine}"
-        body = {"spec": {"unschedulable": away}}
-        self.cluster.ask(doing, self.cluster.core.patch_node, machine, body)
-
-    def _replaced(self, name: str, act: Callable[[], Any], timeout: float) -> None:
-        before = self._living(name).metadata.uid
-        with self._saved_log(name).open("ab") as log:
-            log.write(self._pod_log(name))
-        act()
-        self._unlink(name)
-        deadline = time.monotonic() + timeout
-        while True:
-            pod = self._pod(name)
-            if pods.runs(pod, CONTAINER) and pod is not None and pod.metadata.uid != before:
-                return
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    f"waited {timeout:g} s for another pod of {name}: {pods.progress(pod)}"
-                )
-            time.sleep(0.2)
-
     # -- for faults
+
+    @cached_property
+    def placement(self) -> PodPlacement:
+        """See Driver.placement."""
+        return PodPlacement(self.cluster, self.run.run_id, self._claimed, self._saved_log, self._unlink)
+
+    def _claimed(self) -> bool:
+        """Whether states outlive pods; before it is prepared, whether they would."""
+        known = self.run.facts.get("claimed")
+        return bool(self._state_class() if known is None else known)
+
+    def _state_class(self) -> str:
+        return self.topology.cluster.storage_class or self.cluster.default_class()
 
     def lever(self, lever: Lever) -> str:
         """See Driver.lever."""

@@ -8,7 +8,7 @@ killed or paused must stay so; one StatefulSet for each node, because each has s
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from laila.lab.drivers.base import PEER_PORT, STATUS_PORT, node_environment
@@ -33,7 +33,10 @@ MODE_LABEL = "laila.lab/mode"
 NODE_LABEL = "laila.lab/node"
 CUT_LABEL = "laila.lab/cut"
 CONTROLLER = "laila.lab/controller"
-"""An annotation: no label may have such a text."""
+HOME = "laila.lab/home"
+"""Annotations: no label may have such a text."""
+CORDON = "laila.lab/cordoned-by"
+"""An annotation of a machine that a run has closed."""
 ENFORCE = "pod-security.kubernetes.io/enforce"
 GRACE = 30
 STATE_SIZE = "1Gi"
@@ -60,8 +63,8 @@ def labels(run: Run, node: str = "") -> dict[str, str]:
     return {**found, "app.kubernetes.io/component": "node", NODE_LABEL: node} if node else found
 
 
-def namespace(run: Run) -> Object:
-    """Restricted, until a fault needs more."""
+def namespace(run: Run, home: str) -> Object:
+    """Restricted, until a fault needs more. `home` is the registry that has the run's record."""
     levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
     return {
         "apiVersion": "v1",
@@ -69,9 +72,18 @@ def namespace(run: Run) -> Object:
         "metadata": {
             "name": namespace_name(run.run_id),
             "labels": {**labels(run), **levels},
-            "annotations": {CONTROLLER: str(run.controller)},
+            "annotations": {CONTROLLER: str(run.controller), HOME: home},
         },
     }
+
+
+def labelled_runs(heads: Iterable[Mapping[str, Any]], home: str) -> Iterator[tuple[str, str, str]]:
+    """(run id, mode, controller) of what `namespace` made for this registry, of the metadata of namespaces."""
+    for one in heads:
+        labels, notes = one.get("labels", {}), one.get("annotations", {})
+        run_id = labels.get(RUN_LABEL, "")
+        if run_id and one["name"] == namespace_name(run_id) and notes.get(HOME) == home:
+            yield run_id, labels.get(MODE_LABEL, ""), notes.get(CONTROLLER, "")
 
 
 def secret(run: Run, name: str, text: str) -> Object:
