@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from laila.dialer import DialerState
-from laila.errors import LailaError
+from laila.errors import AuthenticationFailed, LailaError
 from laila.node.addresses import Address, PeerSource
 
 log = logging.getLogger("laila.node.discovery")
@@ -110,6 +110,16 @@ class Discovery(Generic[D]):
         names = [source for source in self._sources if source.dns and source not in self._found]
         with self._lock:
             return [self._unresolved.get(one, f"{one.address.host} was not looked up yet") for one in names]
+
+    def refusals(self) -> list[str]:
+        """Why nobody whom this node dials is a peer of it: another secret, a clock that is off. Empty while one is,
+        and while nobody answers.
+        """
+        dialers = [target.dialer for target in self.targets()]
+        if any(dialer.state is DialerState.UP for dialer in dialers):
+            return []
+        errors = [dialer.last_error for dialer in dialers]
+        return [f"no peer: {error}" for error in errors if isinstance(error, AuthenticationFailed)]
 
     def view(self) -> list[dict[str, Any]]:
         """For the status page: one item per dialed address, and one per name without an answer."""

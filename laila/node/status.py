@@ -61,8 +61,9 @@ class NodeState:
         if self.policy is None or self.phase != "ready":
             return [f"the node is {self.phase}"]
         found = [*complaints(self.policy.memory.pools), *lacking(self.directories)]
-        if self.await_names and self.discovery is not None:
-            found += self.discovery.lacking()
+        if self.discovery is not None:
+            found += self.discovery.refusals()
+            found += self.discovery.lacking() if self.await_names else []
         return self._noted(found)
 
     def _noted(self, reasons: list[str]) -> list[str]:

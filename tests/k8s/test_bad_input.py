@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import Any
 
 import pytest
 from deployment import Deployment
+
+from laila.lab.drivers import clock_shift
+from laila.lab.drivers.clock_shift import Shift
 
 ASK = """
 import urllib.error, urllib.request
@@ -47,7 +51,7 @@ def test_no_secret(deployment: Deployment) -> None:
 
 
 def test_two_secrets_on_two_pods(deployment: Deployment) -> None:
-    """Nobody is deceived, and the log says whom it refused."""
+    """Nobody is deceived; who has the other one is not ready and says why, so that a rollout stops there."""
     deployment.apply()
     deployment.wait_rolled_out()
     deployment.wait_linked(THREE)
@@ -72,6 +76,61 @@ def test_two_secrets_on_two_pods(deployment: Deployment) -> None:
     deployment.until(lambda: deployment.sees("laila-0") == ["laila-1"], "laila-0 to see laila-1 alone", 60)
     deployment.until(lambda: "secret" in deployment.log("laila-2"), "a word about the secret", 60)
     assert deployment.sees("laila-2") == []
+    reason = not_ready(deployment, "laila-2")
+    assert "does not share this secret; give both nodes the same secret file" in reason
+    assert all(deployment.ready(name) for name in ("laila-0", "laila-1"))
+
+
+def test_a_clock_that_is_hours_off(deployment: Deployment) -> None:
+    """By the library that bends clocks in the lab; nodes of the cluster keep theirs."""
+    packed = {"clockshift.so": base64.b64encode(clock_shift.library()).decode()}
+    core = deployment.cluster.core
+    body = {"metadata": {"name": "clock"}, "binaryData": packed}
+    deployment.cluster.ask("make a map", core.create_namespaced_config_map, deployment.namespace, body)
+    shift = "/var/lib/laila/clock-shift"
+
+    def bent(thing: dict[str, Any]) -> None:
+        pod = thing["spec"]["template"]["spec"]
+        pod["volumes"].append({"name": "clock", "configMap": {"name": "clock", "defaultMode": 0o555}})
+        (container,) = pod["containers"]
+        container["volumeMounts"].append({"name": "clock", "mountPath": "/opt/clock", "readOnly": True})
+        settings = clock_shift.environment("/opt/clock/clockshift.so", shift)
+        container["env"] += [{"name": name, "value": value} for name, value in settings.items()]
+
+    def set_clock(name: str, seconds: float) -> None:
+        data = Shift(seconds=seconds).pack().hex()
+        words = f"import pathlib; pathlib.Path({shift!r}).write_bytes(bytes.fromhex({data!r}))"
+        assert deployment.exec(name, "python3", "-c", words).code == 0
+
+    deployment.edit("StatefulSet", bent)
+    deployment.apply()
+    deployment.wait_rolled_out()
+    deployment.wait_linked(THREE)
+    with deployment.load():
+        set_clock("laila-2", 7200)
+        uid = deployment.delete_pod("laila-2")
+        deployment.until(
+            lambda: (pod := deployment.pod("laila-2")) is not None and pod.metadata.uid != uid, "another", 60
+        )
+        reason = not_ready(deployment, "laila-2")
+        assert "compare the clocks of both nodes" in reason
+        assert all(deployment.ready(name) for name in ("laila-0", "laila-1"))
+        set_clock("laila-2", 0)
+        deployment.until(lambda: deployment.ready("laila-2"), "laila-2 to be ready by itself", 60)
+    deployment.wait_linked(THREE)
+
+
+def not_ready(nodes: Deployment, name: str) -> str:
+    """What a pod says, of which the log has one line, and whose status says that it is not ready."""
+
+    def says() -> bool:
+        return '"not ready"' in nodes.log(name) and "no peer: " in nodes.log(name)
+
+    nodes.until(says, f"{name} to say why it is not ready", 90)
+    nodes.until(lambda: not nodes.ready(name), f"{name} not to be ready", 60)
+    said = nodes.exec(name, "python3", "-c", ASK).stdout.decode()
+    assert "no peer: " in said
+    return said
 
 
 def test_a_name_that_nobody_knows_yet(deployment: Deployment) -> None:

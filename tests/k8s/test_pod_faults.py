@@ -154,7 +154,7 @@ def test_beforewithout_storage_are_not_replaced(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("topology", ["replicated", "shared-volume"])
-def test_a_check_while_beforeare_replaced(cluster: Cluster, tmp_path: Path, topology: str) -> None:
+def test_a_check_while_pods_are_replaced(cluster: Cluster, tmp_path: Path, topology: str) -> None:
     faults = "evict,drain,rollout,delete-pod,partition"
     with shelf(cluster, 6, shared=topology == "shared-volume") as name:
         words = ["--storage-class", name, "--shared-class", name, "--faults", faults, "--out", str(tmp_path)]

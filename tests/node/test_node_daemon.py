@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from running import LAILA, Nodes, Running, environment, laila, until
 
 from laila import constant
 from laila.errors import LailaError
+from laila.lab.drivers import clock_shift
+from laila.lab.drivers.clock_shift import Shift
 from laila.macros.defaults import DefaultPolicy
 from laila.secret import new_secret
 
@@ -278,15 +280,53 @@ def test_a_node_that_awaits_names_is_not_ready_before_they_were_found(nodes: Nod
 
 
 def test_wrong_secret_is_named_and_harms_nobody(nodes: Nodes) -> None:
-    """A peer with another secret is told so, is counted, and is no peer."""
+    """A peer with another secret is told so, is counted, is no peer, and is not ready until it has the right one."""
     node = nodes.node("n1").start().ready()
     stranger = nodes.node("stranger", "--peers", node.address)
     stranger.secret_file = nodes.file("other", new_secret())
-    stranger.start().ready()
-    reason = until(lambda: stranger.status()["dialers"][0]["last_error"], "a reason")
-    assert "does not share this secret" in reason
+    (reason,) = refused(stranger)
+    assert (
+        reason == f"no peer: {node.address} does not share this secret; give both nodes the same secret file"
+    )
+    assert stranger.status()["dialers"][0]["last_error"] in reason
     assert node.status()["peers"] == []
     until(lambda: any(event["event"] == "refused" for event in node.events()), "a refusal in the log")
+    assert node.is_ready(), "nobody else's secret is its fault"
+    assert stranger.stop() == 0
+    stranger.secret_file = nodes.secret_file
+    stranger.start().ready()
+
+
+def test_a_clock_that_is_hours_off_is_named_and_mended_without_a_restart(nodes: Nodes) -> None:
+    shift = nodes.file("shift", Shift(seconds=7200.0).pack())
+    library = nodes.file("clockshift.so", clock_shift.library(), mode=0o755)
+    node = nodes.node("n1").start().ready()
+    early = nodes.node("early", "--peers", node.address)
+    (reason,) = refused(early, clock_shift.environment(str(library), str(shift)))
+    assert "compare the clocks of both nodes" in reason
+    assert node.is_ready()
+    nodes.file("shift", Shift().pack())
+    early.ready()
+    assert set(early.links()) == {"n1"}
+    assert any(event["event"] == "ready again" for event in early.events())
+
+
+def refused(node: Running, env: Mapping[str, str] | None = None) -> list[str]:
+    """Why a node that is started is nobody's peer: as its status port says it, and once its log."""
+    node.start(env=env)
+
+    def reasons() -> list[str]:
+        try:
+            found: list[str] = node.status()["reasons"]
+        except LailaError:
+            return []
+        return [reason for reason in found if reason.startswith("no peer: ")]
+
+    found: list[str] = until(reasons, "a reason")
+    assert not node.is_ready()
+    told = [event for event in node.events() if event["event"] == "not ready"]
+    assert [event["reasons"] for event in told] == [found]
+    return found
 
 
 def test_rotation_accepts_the_old_secret_for_a_while(nodes: Nodes) -> None:
@@ -305,8 +345,7 @@ def test_an_empty_file_of_a_further_secret_is_none(nodes: Nodes) -> None:
     node = nodes.node("node", "--also-accept", str(free)).start().ready()
     stranger = nodes.node("stranger", "--peers", node.address, "--also-accept", str(nodes.secret_file))
     stranger.secret_file = new
-    stranger.start().ready()
-    until(lambda: stranger.status()["dialers"][0]["last_error"], "a refusal")
+    refused(stranger)
     assert node.status()["peers"] == []
     assert node.stop() == 0
     free.write_text(new.read_text())
@@ -320,10 +359,9 @@ def test_only_allowed_nodes_are_let_in(nodes: Nodes) -> None:
     guarded = nodes.node("guarded", "--allow-nodes", known.status()["id"]).start().ready()
     known.stop()
     known.start("--peers", guarded.address).ready()
-    stranger = nodes.node("stranger", "--peers", guarded.address).start().ready()
-    until(lambda: "known" in guarded.links(), "the known node's link")
-    reason = until(lambda: stranger.status()["dialers"][0]["last_error"], "a reason")
+    (reason,) = refused(nodes.node("stranger", "--peers", guarded.address))
     assert "not on the list" in reason
+    until(lambda: "known" in guarded.links(), "the known node's link")
     assert set(guarded.links()) == {"known"}
 
 

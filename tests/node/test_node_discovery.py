@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from laila.dialer import DialerState
-from laila.errors import LailaError, Unreachable
+from laila.errors import AuthenticationFailed, LailaError, Unreachable
 from laila.node.addresses import PeerSource
 from laila.node.discovery import Discovery, resolve
 
@@ -147,3 +147,18 @@ def test_system_resolver_gives_plain_addresses() -> None:
         found = ["127.0.0.1"]
     assert set(found) <= {"127.0.0.1", "::1"}
     assert len(found) == len(set(found))
+
+
+def test_who_is_refused_by_all_says_so_and_who_has_a_peer_does_not() -> None:
+    world = World("n1:7400", "n2:7400")
+    world.discovery.start()
+    first, second = world.dialers
+    assert world.discovery.refusals() == [], "nobody has answered yet"
+    first.last_error = Unreachable("n1:7400 cannot be reached")
+    assert world.discovery.refusals() == []
+    second.last_error = AuthenticationFailed("n2:7400 does not share this secret")
+    assert world.discovery.refusals() == ["no peer: n2:7400 does not share this secret"]
+    first.state = DialerState.UP
+    assert world.discovery.refusals() == [], "one that differs is not this node's fault"
+    world.discovery.close()
+    assert world.discovery.refusals() == []

@@ -70,9 +70,12 @@ def _show(findings: Sequence[Finding]) -> None:
     if rows:
         print("\n" + table(["fault", *by_driver], rows))
     for driver, found in by_driver.items():
+        lacking: dict[str, list[str]] = {}
         for one in found.values():
             if not one.fine:
-                print(f"{driver}, {one.what}: {one.detail}")
+                lacking.setdefault(one.detail, []).append(one.what)
+        for why, faults in lacking.items():
+            print(f"{driver}, {', '.join(faults)}: {why}")
 
 
 def _mark(fine: bool | None) -> str:
