@@ -91,7 +91,7 @@ class TestFaultsOfPods(FaultConformance):
                         words,
                         stdin=False,
                     )
-                    assert run_to_end(start, 20.0, "killing agents", end=lambda: None).code == 0
+                    assert run_to_end(start, 20.0, "killing agents", end=lambda: None, first=False).code == 0
 
     def test_a_machine_that_somebody_else_closed_is_left_alone(self, driver: Driver) -> None:
         assert isinstance(driver, KubernetesDriver)
