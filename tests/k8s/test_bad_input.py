@@ -11,6 +11,8 @@ from deployment import Deployment
 
 from laila.lab.drivers import clock_shift
 from laila.lab.drivers.clock_shift import Shift
+from laila.lab.drivers.kubernetes import pods
+from laila.secret import new_secret
 
 ASK = """
 import urllib.error, urllib.request
@@ -55,7 +57,7 @@ def test_two_secrets_on_two_pods(deployment: Deployment) -> None:
     deployment.apply()
     deployment.wait_rolled_out()
     deployment.wait_linked(THREE)
-    other = {"metadata": {"name": "another"}, "stringData": {"secret": "f" * 64, "also-accept": ""}}
+    other = {"metadata": {"name": "another"}, "stringData": {"secret": new_secret(), "also-accept": ""}}
     core = deployment.cluster.core
     deployment.cluster.ask("make a secret", core.create_namespaced_secret, deployment.namespace, other)
 
@@ -75,6 +77,7 @@ def test_two_secrets_on_two_pods(deployment: Deployment) -> None:
     )
     deployment.until(lambda: deployment.sees("laila-0") == ["laila-1"], "laila-0 to see laila-1 alone", 60)
     deployment.until(lambda: "secret" in deployment.log("laila-2"), "a word about the secret", 60)
+    deployment.until(lambda: pods.runs(deployment.pod("laila-2"), "node"), "laila-2 to run", 30)
     assert deployment.sees("laila-2") == []
     reason = not_ready(deployment, "laila-2")
     assert "does not share this secret; give both nodes the same secret file" in reason
